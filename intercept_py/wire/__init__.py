@@ -1,0 +1,1 @@
+"""The wire: strict JSON-RPC messages in, commands out. No I/O."""

@@ -1,0 +1,186 @@
+"""Strict JSON in, canonical JSON out (security rule 1): the only place where bytes become values and back.
+
+What comes from the client is decoded completely and checked, so that every parser that reads the canonical encoding
+reads the value that was judged. What comes from the server is only taken apart (`Envelope`): its payload stays the
+bytes it was, because the proxy adds nothing to the trust a client already puts into its server.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "INVALID_PARAMS",
+    "INVALID_REQUEST",
+    "MAX_DEPTH",
+    "METHOD_NOT_FOUND",
+    "PARSE_ERROR",
+    "Envelope",
+    "decode",
+    "decode_call",
+    "decode_envelope",
+    "decode_payload",
+    "encode",
+    "fold",
+    "guess_id",
+    "peek_id",
+]
+
+import re
+from unicodedata import normalize
+
+import msgspec
+
+from intercept_py.errors import ProtocolError
+from intercept_py.model import Json, RequestId
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+"""JSON-RPC 2.0, section 5.1."""
+
+MAX_DEPTH = 64
+_MAX_SAFE_INTEGER = 2**53 - 1
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,15})\s*[,}]')
+_ID_LAST = re.compile(rb',\s*"id"\s*:\s*(\d{1,15})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
+
+
+class Envelope(msgspec.Struct):
+    """A message from the server, taken apart. A member that is absent is UNSET, or empty (`bytes(raw) == b""`)."""
+
+    id: int | str | msgspec.UnsetType | None = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def decode(line: bytes) -> Json:
+    """Decode one message from the client, or raise `ProtocolError`: -32700, or -32600 for what only JSON allows.
+
+    Refused beyond RFC 8259: BOM, invalid UTF-8, lone surrogates, NaN and Infinity, numbers outside a double, nesting
+    over `MAX_DEPTH`, duplicate keys however they are written, control characters in keys, anything after the first value.
+    """
+    return decode_call(line)[0]
+
+
+def decode_call(line: bytes) -> tuple[Json, bool]:
+    """As `decode`, and whether an integer lies beyond ±(2^53-1), where doubles read another number (RFC 8259, section 6)."""
+    try:
+        value = _decode(line)
+    except RecursionError:
+        raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise ProtocolError(PARSE_ERROR, f"message is not JSON in UTF-8: {_why(exc)}") from None
+    keys, large = _inspect(value)
+    # Each key brings one colon of its own: more keys than colons cannot be, more colons are strings or lost duplicates.
+    if line.count(b":") != keys and _STRING.sub(b"", line).count(b":") != keys:
+        raise ProtocolError(INVALID_REQUEST, "message has an object with a duplicate key")
+    return value, large
+
+
+def _why(exc: Exception) -> str:
+    """The decoder's own reason on one line; for bad UTF-8 a short one that does not repeat the bytes."""
+    return "invalid UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc).splitlines()[0]
+
+
+def _inspect(value: Json) -> tuple[int, bool]:
+    """Count the object keys level by level and look for large integers; raise for depth and control characters in keys."""
+    keys = 0
+    large = False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Json] = []
+        for node in level:
+            children = node
+            if type(node) is dict:
+                keys += len(node)
+                for key in node:
+                    if not key.isidentifier() and _CONTROL.search(key):
+                        raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
+                children = node.values()
+            elif type(node) is not list:
+                children = (node,)  # a scalar alone is a message as well
+            for child in children:
+                kind = type(child)
+                if kind is str:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(child)
+                elif kind is int and not -_MAX_SAFE_INTEGER <= child <= _MAX_SAFE_INTEGER:
+                    large = True
+        if not below:
+            return keys, large
+        level = below
+    raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels")
+
+
+def encode(value: Json) -> bytes:
+    """The canonical encoding: pure ASCII, one line, no insignificant white space, shortest numbers that round-trip.
+
+    Floats must be finite, as decoded ones are. U+007F and everything beyond ASCII is escaped, so that no reader finds a
+    line end (U+0085, U+2028) or another encoding in it.
+    """
+    data: bytes = _encode(value)
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _NOT_ASCII.sub(_escape, data.decode()).encode("ascii")
+
+
+def _escape(match: re.Match[str]) -> str:
+    """`\\uXXXX`, twice (a surrogate pair, RFC 8259 section 7) for a character beyond the basic plane."""
+    units = match[0].encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def decode_envelope(line: bytes) -> Envelope:
+    """Take a message from the server apart; raise `ProtocolError` when it is no JSON object or its id is no id.
+
+    The payload is checked to be JSON but stays encoded. Members that JSON-RPC does not define are dropped.
+    """
+    try:
+        if not line.isascii():
+            line.decode()
+        return _decode_envelope(line)
+    except RecursionError:
+        raise ProtocolError(INVALID_REQUEST, "message is nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise ProtocolError(PARSE_ERROR, f"not a JSON-RPC message: {_why(exc)}") from None
+
+
+def decode_payload(payload: bytes) -> Json:
+    """Decode a part of a message from the server; raise `ProtocolError` when a parser could not agree on its value."""
+    try:
+        return _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ProtocolError(PARSE_ERROR, f"its payload is not JSON: {_why(exc)}") from None
+
+
+def peek_id(line: bytes) -> RequestId | None:
+    """The id under which a request that may not be relayed can be answered; None when it has none that is certain."""
+    try:
+        envelope = _decode_envelope(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if envelope.method is msgspec.UNSET or envelope.id is msgspec.UNSET or line.count(b'"id"') != 1:
+        return None
+    return envelope.id
+
+
+def guess_id(line: bytes) -> int | None:
+    """The id at the very beginning or end of a response that cannot be read, where it can only be the response's own."""
+    match = _ID_FIRST.match(line) or _ID_LAST.search(line)
+    return int(match[1]) if match else None
+
+
+def fold(key: str) -> str:
+    """The spelling under which a lenient parser could take one key for another: NFKC, then case folding."""
+    return key.lower() if key.isascii() else normalize("NFKC", normalize("NFKC", key).casefold())

@@ -1,0 +1,499 @@
+"""One connection between a client and its server, without I/O: messages in, commands out.
+
+The relay knows the protocol: ids, eras, cancellation, listing. It does not know policy: each message that asks something to
+happen becomes a `Judge` command, and goes on only when `decided` says so. Below: `messages`, `catalogue`. Above: `proxy`
+performs the commands in order. Nothing here raises for what a peer sends.
+
+A request's *ticket* is the id under which it goes to the server (ours, never the client's). Its life:
+
+    from_client ─ Judge ─ decided(denial) ─ ToClient                       refused
+                        └ decided(None) ─── ToUpstream ─ from_upstream ─ Settle, ToClient    answered
+                                                       ├ expire ──────── Settle, ToClient    timed out
+                                                       └ upstream_gone ─ Settle, ToClient    server ended
+                └ cancelled by the client while it is judged ─ Withdraw ─ decided ─ Settle   never sent
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Command",
+    "Judge",
+    "Note",
+    "Relay",
+    "Settle",
+    "ToClient",
+    "ToUpstream",
+    "ToolsKnown",
+    "Withdraw",
+]
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from intercept_py.errors import ProtocolError
+from intercept_py.model import Json, JsonObject, RequestId, Tool
+from intercept_py.wire import catalogue, codec, messages
+from intercept_py.wire.codec import INVALID_REQUEST
+from intercept_py.wire.messages import Denial, Incoming
+
+MAX_PENDING = 1024
+"""Requests in flight in one direction (ours; MCP names no bound)."""
+MAX_PAGES = 1000
+_IMPATIENCE = 30.0
+"""Seconds that the proxy's own questions, and requests that the client cancelled, may take at most."""
+
+
+class ToUpstream(msgspec.Struct, frozen=True):
+    """Send this line to the server."""
+
+    data: bytes
+
+
+class ToClient(msgspec.Struct, frozen=True):
+    """Send this line to the client."""
+
+    data: bytes
+
+
+class Judge(msgspec.Struct, frozen=True):
+    """Decide about this message and say so with `Relay.decided`. `upward`: it goes from the client to the server."""
+
+    ticket: int
+    message: Incoming
+    upward: bool = True
+
+
+class Withdraw(msgspec.Struct, frozen=True):
+    """The client cancelled a request that is still being judged: stop waiting, `decided` may come at any time."""
+
+    ticket: int
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """An allowed request is over. `outcome` is ok, tool_error, error, timeout, cancelled, upstream_gone or withdrawn."""
+
+    ticket: int
+    outcome: str
+    code: int | None = None
+    result: bytes = b""
+
+
+class ToolsKnown(msgspec.Struct, frozen=True):
+    """`fetch_tools` came to its end; `problem` says why there is no list."""
+
+    problem: str | None = None
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Something a person may want to know: `level` is debug, info, warn or error."""
+
+    level: str
+    text: str
+
+
+Command: TypeAlias = ToUpstream | ToClient | Judge | Withdraw | Settle | ToolsKnown | Note
+
+
+class _Pending(msgspec.Struct):
+    """A request at the server. `client_id` None: the proxy's own. `cancelled`: the client no longer wants the answer."""
+
+    client_id: RequestId | None
+    method: str
+    modern: bool
+    since: float
+    cancelled: bool = False
+
+
+class _Fetch(msgspec.Struct):
+    """The proxy's own `tools/list`, page by page."""
+
+    envelope: JsonObject
+    since: float
+    tools: list[Tool] = msgspec.field(default_factory=list)
+    pages: int = 0
+
+
+class _Head(msgspec.Struct):
+    """The members of a result that tell how a call ended; raw, because a server may send any type."""
+
+    isError: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the wire's spelling
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def nothing_hidden(_name: str) -> bool:
+    """The `hidden` of a policy that hides nothing: lists pass as they are."""
+    return False
+
+
+class Relay:
+    """See the module. `hidden` says which tools a client must not see and may be replaced at any time (reload)."""
+
+    def __init__(self, hidden: Callable[[str], bool] = nothing_hidden) -> None:
+        self.hidden = hidden
+        self.catalogue = catalogue.Catalogue()
+        self._last_ticket = 0
+        # Being judged: the message and, if it comes from the server, the line to send. None once withdrawn.
+        self._held: dict[int, tuple[Incoming, bytes | None] | None] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._by_client_id: dict[RequestId, int] = {}
+        self._asked: dict[RequestId, int] = {}  # the server's own requests that the client has not answered: id to ticket
+        self._fetch: _Fetch | None = None
+        self._announces_tools = False
+        self._listeners: set[int] = set()  # modern subscriptions to tools/list_changed, by ticket
+
+    # ---- from the client
+
+    def from_client(self, line: bytes) -> list[Command]:
+        """One line from the client. What is not understood is answered with an error and goes no further."""
+        try:
+            message = messages.parse_client(line)
+        except ProtocolError as exc:
+            return self._malformed(line, exc)
+        if message.method is None:
+            return self._client_answer(message)
+        if message.id is None:
+            if message.method == "notifications/cancelled":
+                return self._client_cancels(message)
+        elif message.id in self._by_client_id:
+            # Answered with id null: an error that carried the id would be taken for the answer of the first request.
+            text = "a request with this id is still in flight: the second one is refused"
+            return [Note("warn", text), ToClient(messages.error(None, INVALID_REQUEST, text))]
+        elif len(self._by_client_id) >= MAX_PENDING:
+            text = f"{MAX_PENDING} requests are in flight: wait for an answer before sending more"
+            return [Note("warn", text), ToClient(messages.error(message.id, messages.DENIED_CODE, text))]
+        ticket = self._mint()
+        if message.id is not None:
+            self._by_client_id[message.id] = ticket
+        self._held[ticket] = (message, None)
+        return [Judge(ticket, message)]
+
+    def _mint(self) -> int:
+        self._last_ticket += 1
+        return self._last_ticket
+
+    def _malformed(self, line: bytes, exc: ProtocolError) -> list[Command]:
+        request_id = codec.peek_id(line)
+        if request_id in self._by_client_id:
+            request_id = None
+        return [
+            Note("warn", f"refused a message from the client: {exc}"),
+            ToClient(messages.error(request_id, exc.code, str(exc))),
+        ]
+
+    def _client_answer(self, message: Incoming) -> list[Command]:
+        assert message.id is not None
+        ticket = self._asked.pop(message.id, None)
+        if ticket is None:
+            return [Note("warn", "dropped an answer from the client that nobody asked for")]
+        outcome = "ok" if "result" in message.value else "error"
+        return [Settle(ticket, outcome), ToUpstream(codec.encode(message.value))]
+
+    def _client_cancels(self, message: Incoming) -> list[Command]:
+        request_id = _request_id(message.params)
+        ticket = None if request_id is None else self._by_client_id.get(request_id)
+        if ticket is None or request_id is None:
+            return [Note("debug", "dropped a cancellation of a request that is not in flight")]
+        if ticket in self._held:
+            self._held[ticket] = None
+            del self._by_client_id[request_id]
+            return [Withdraw(ticket)]
+        self._pending[ticket].cancelled = True
+        message.params["requestId"] = ticket
+        return [ToUpstream(codec.encode(message.value))]
+
+    # ---- decisions
+
+    def decided(self, ticket: int, denial: Denial | None, now: float) -> list[Command]:
+        """The answer to a `Judge`: None lets the message go on. `now` (seconds, any clock) starts the wait for the server."""
+        held = self._held.pop(ticket)
+        if held is None:
+            return [Settle(ticket, "withdrawn")]
+        message, downward = held
+        if downward is not None:
+            return self._server_decided(message, downward, denial)
+        if denial is not None:
+            if message.id is None:
+                return [Note("warn", f"dropped `{message.method}` from the client: {denial.reason}")]
+            del self._by_client_id[message.id]
+            return [ToClient(messages.refusal(message.id, str(message.method), message.modern, denial))]
+        if message.id is not None:
+            self._pending[ticket] = _Pending(message.id, str(message.method), message.modern, now)
+            message.value["id"] = ticket
+            if message.method == "subscriptions/listen":
+                self._listen(ticket, message)
+        return [ToUpstream(codec.encode(message.value))]
+
+    def _server_decided(self, message: Incoming, data: bytes, denial: Denial | None) -> list[Command]:
+        if denial is None:
+            return [ToClient(data)]
+        if message.id is None:
+            return [Note("warn", f"dropped `{message.method}` from the server: {denial.reason}")]
+        del self._asked[message.id]
+        return [ToUpstream(messages.refusal(message.id, str(message.method), message.modern, denial))]
+
+    def _listen(self, ticket: int, message: Incoming) -> None:
+        wanted = message.params.get("notifications")
+        if type(wanted) is dict and wanted.get("toolsListChanged") is True and message.id is not None:
+            self._listeners.add(ticket)
+
+    # ---- from the server
+
+    def from_upstream(self, line: bytes) -> list[Command]:
+        """One line from the server. What is not understood is dropped; a request that it seems to answer fails."""
+        try:
+            envelope = codec.decode_envelope(line)
+        except ProtocolError as exc:
+            return self.unreadable(line, str(exc))
+        if envelope.method is not msgspec.UNSET:
+            return self._server_asks(envelope, envelope.method)
+        ticket = envelope.id
+        pending = self._pending.pop(ticket, None) if type(ticket) is int else None
+        if pending is None or type(ticket) is not int:
+            return [Note("warn", "dropped an answer from the server that nobody waits for")]
+        return self._answered(ticket, pending, bytes(envelope.result), bytes(envelope.error))
+
+    def unreadable(self, line: bytes, why: str) -> list[Command]:
+        """A line that is no message, or too long to be read (then `line` is its beginning and end)."""
+        commands: list[Command] = [Note("warn", f"dropped a line from the server: {why}")]
+        ticket = codec.guess_id(line)
+        pending = None if ticket is None else self._pending.pop(ticket, None)
+        if ticket is not None and pending is not None:
+            commands += self._fail(ticket, pending, "error", f"the server's answer was dropped: {why}")
+        return commands
+
+    def _answered(self, ticket: int, pending: _Pending, result: bytes, error: bytes) -> list[Command]:
+        if bool(result) == bool(error):
+            why = "the server's answer has not exactly one of `result` and `error`"
+            return self._fail(ticket, pending, "error", why)
+        if pending.client_id is None:
+            return self._fetched(result) if result else self._fetch_ended("the server refused `tools/list`")
+        if error:
+            self._release(ticket, pending)
+            return [
+                Settle(ticket, "error", _error_code(error), error),
+                ToClient(messages.response(pending.client_id, b"error", _one_line(error))),
+            ]
+        try:
+            result = self._rewrite(pending, result)
+        except ProtocolError as exc:
+            return self._fail(ticket, pending, "error", str(exc))
+        self._release(ticket, pending)
+        outcome = "tool_error" if pending.method == "tools/call" and _is_tool_error(result) else "ok"
+        return [
+            Settle(ticket, outcome, None, result),
+            ToClient(messages.response(pending.client_id, b"result", _one_line(result))),
+        ]
+
+    def _release(self, ticket: int, pending: _Pending) -> None:
+        if pending.client_id is not None:
+            self._by_client_id.pop(pending.client_id, None)
+        self._listeners.discard(ticket)
+
+    def _rewrite(self, pending: _Pending, result: bytes) -> bytes:
+        """The few results that the proxy must read: lists (hiding), the handshake, the end of a subscription (its id)."""
+        if pending.method == "tools/list":
+            if self.hidden is nothing_hidden and not self.catalogue.known:
+                return result
+            page, tools, _ = catalogue.read_page(result)
+            self.catalogue.amend(tools)
+            return result if self.hidden is nothing_hidden else catalogue.filter_page(page, self.hidden, pending.modern)
+        if pending.method == "initialize":
+            self._announces_tools = _announces_tools(result)
+        elif pending.method == "subscriptions/listen":
+            value = codec.decode_payload(result)
+            meta = value.get("_meta") if type(value) is dict else None
+            if type(meta) is dict and messages.SUBSCRIPTION_KEY in meta:
+                meta[messages.SUBSCRIPTION_KEY] = pending.client_id
+                return codec.encode(value)
+        return result
+
+    def _fail(self, ticket: int, pending: _Pending, outcome: str, why: str) -> list[Command]:
+        """Answer a request in the server's place. A request that the client cancelled wants no answer (MCP, cancellation)."""
+        if pending.client_id is None:
+            return self._fetch_ended(why)
+        self._release(ticket, pending)
+        if pending.cancelled:
+            return [Settle(ticket, "cancelled")]
+        return [
+            Settle(ticket, outcome, messages.INTERNAL_ERROR),
+            ToClient(messages.error(pending.client_id, messages.INTERNAL_ERROR, why)),
+        ]
+
+    def _server_asks(self, envelope: codec.Envelope, method: str) -> list[Command]:
+        """A request (sampling, elicitation, roots, ping) or a notification of the server's."""
+        try:
+            data, settled = self._translate(method, bytes(envelope.params))
+        except ProtocolError as exc:
+            return [Note("warn", f"dropped `{method}` from the server: {exc}")]
+        request_id = envelope.id
+        body = b'{"jsonrpc":"2.0"'
+        if request_id is None:
+            return [Note("warn", f"dropped `{method}` from the server: its id is null")]
+        ticket = self._mint()
+        if request_id is not msgspec.UNSET:
+            if request_id in self._asked or len(self._asked) >= MAX_PENDING:
+                return [Note("warn", f"dropped `{method}` from the server: its id is in flight, or too many are")]
+            self._asked[request_id] = ticket
+            body += b',"id":' + codec.encode(request_id)
+        body += b',"method":' + codec.encode(method)
+        body += b',"params":' + _one_line(data) + b"}" if data else b"}"
+        message = Incoming({}, None if request_id is msgspec.UNSET else request_id, method, {}, False)
+        self._held[ticket] = (message, body)
+        return [*settled, Judge(ticket, message, upward=False)]
+
+    def _translate(self, method: str, params: bytes) -> tuple[bytes, list[Command]]:
+        """Give the ids inside a notification their client spelling. Raises when it speaks of an unknown request."""
+        if method == "notifications/tools/list_changed":
+            self.catalogue.forget()
+        elif method == "notifications/cancelled":
+            return self._server_cancels(params)
+        if b"subscriptionId" not in params:
+            return params, []
+        value = codec.decode_payload(params)
+        meta = value.get("_meta") if type(value) is dict else None
+        if type(meta) is dict and messages.SUBSCRIPTION_KEY in meta:
+            meta[messages.SUBSCRIPTION_KEY] = self._listener(meta[messages.SUBSCRIPTION_KEY])
+            return codec.encode(value), []
+        return params, []
+
+    def _server_cancels(self, params: bytes) -> tuple[bytes, list[Command]]:
+        """The server withdraws its own request, or ends one of ours (a subscription)."""
+        value = codec.decode_payload(params)
+        request_id = _request_id(value)
+        pending = self._pending.get(request_id) if type(request_id) is int else None
+        if pending is not None and pending.client_id is not None:
+            value["requestId"] = pending.client_id
+            return codec.encode(value), []
+        ticket = None if request_id is None else self._asked.pop(request_id, None)
+        if ticket is None:
+            raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
+        return params, [Settle(ticket, "cancelled")]
+
+    def _listener(self, subscription: object) -> RequestId:
+        """The client's id of a subscription (MCP 2026-07-28, patterns/subscriptions: the id of its listen request)."""
+        ticket = int(subscription) if type(subscription) is str and subscription.isdecimal() else subscription
+        pending = self._pending.get(ticket) if type(ticket) is int else None
+        if pending is None or pending.client_id is None:
+            raise ProtocolError(INVALID_REQUEST, "it belongs to a subscription that is not open")
+        return pending.client_id
+
+    # ---- the proxy's own questions
+
+    def fetch_tools(self, envelope: JsonObject, now: float) -> list[Command]:
+        """Ask the server for its whole list; `ToolsKnown` follows. `envelope`: the caller's `_meta` where it is modern."""
+        if self._fetch is not None:
+            return []
+        self._fetch = _Fetch(envelope, now)
+        return self._next_page(self._fetch, None)
+
+    def _next_page(self, fetch: _Fetch, cursor: str | None) -> list[Command]:
+        ticket = self._mint()
+        self._pending[ticket] = _Pending(None, "tools/list", bool(fetch.envelope), fetch.since)
+        params: JsonObject = {"_meta": fetch.envelope} if fetch.envelope else {}
+        if cursor is not None:
+            params["cursor"] = cursor
+        request = {"jsonrpc": "2.0", "id": ticket, "method": "tools/list", "params": params}
+        return [ToUpstream(codec.encode(request))]
+
+    def _fetched(self, result: bytes) -> list[Command]:
+        fetch = self._fetch
+        if fetch is None:
+            return []
+        try:
+            _, tools, cursor = catalogue.read_page(result)
+        except ProtocolError as exc:
+            return self._fetch_ended(str(exc))
+        fetch.tools += tools
+        fetch.pages += 1
+        if cursor is None:
+            self.catalogue.replace(fetch.tools)
+            return self._fetch_ended(None)
+        if fetch.pages >= MAX_PAGES or len(fetch.tools) > catalogue.MAX_TOOLS:
+            return self._fetch_ended("the server's `tools/list` does not come to an end")
+        return self._next_page(fetch, cursor)
+
+    def _fetch_ended(self, problem: str | None) -> list[Command]:
+        self._fetch = None
+        return [ToolsKnown(problem)]
+
+    def announce_tools(self) -> list[Command]:
+        """Tell the client that its list changed, where the server said that it may (legacy) or the client asked for it."""
+        note: JsonObject = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        commands: list[Command] = [ToClient(codec.encode(note))] if self._announces_tools else []
+        for ticket in sorted(self._listeners):
+            meta = {messages.SUBSCRIPTION_KEY: self._pending[ticket].client_id}
+            commands.append(ToClient(codec.encode({**note, "params": {"_meta": meta}})))
+        return commands
+
+    # ---- ends
+
+    def expire(self, now: float, timeout: float) -> list[Command]:
+        """Give up on requests that the server has had for `timeout` seconds; sooner where no person waits for the answer.
+
+        Subscriptions wait for ever (MCP 2026-07-28: `subscriptions/listen` is answered when it ends).
+        """
+        commands: list[Command] = []
+        for ticket, pending in list(self._pending.items()):
+            nobody_waits = pending.client_id is None or pending.cancelled
+            bound = min(timeout, _IMPATIENCE) if nobody_waits else timeout
+            if now - pending.since < bound or pending.method == "subscriptions/listen":
+                continue
+            del self._pending[ticket]
+            if pending.method != "initialize" and not pending.cancelled:
+                params: JsonObject = {"requestId": ticket, "reason": "timeout"}
+                note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+                commands.append(ToUpstream(codec.encode(note)))
+            why = f"the server did not answer within {bound:g} s"
+            commands += self._fail(ticket, pending, "timeout", why)
+        return commands
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any request is at the server."""
+        return bool(self._pending)
+
+    def upstream_gone(self, why: str) -> list[Command]:
+        """The server ended: every request that is still open gets its one answer."""
+        commands: list[Command] = []
+        pending, self._pending = self._pending, {}
+        for ticket, request in pending.items():
+            commands += self._fail(ticket, request, "upstream_gone", why)
+        return commands
+
+
+def _request_id(params: Json) -> RequestId | None:
+    """`params.requestId` of a cancellation, if it is an id at all (True is not 1)."""
+    request_id = params.get("requestId") if type(params) is dict else None
+    return request_id if type(request_id) in (int, str) else None
+
+
+def _is_tool_error(result: bytes) -> bool:
+    try:
+        return bytes(_decode_head(result).isError) == b"true"
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+
+
+def _error_code(error: bytes) -> int | None:
+    try:
+        code = codec.decode_payload(error).get("code")
+    except (ProtocolError, AttributeError):
+        return None
+    return code if type(code) is int else None
+
+
+def _announces_tools(result: bytes) -> bool:
+    """Whether an InitializeResult has `capabilities.tools.listChanged` (MCP 2025-11-25, server/tools, capabilities)."""
+    try:
+        return codec.decode_payload(result)["capabilities"]["tools"]["listChanged"] is True
+    except (ProtocolError, LookupError, TypeError):
+        return False
+
+
+def _one_line(payload: bytes) -> bytes:
+    """Raw CR can only be white space in checked JSON, but some readers end a line at it."""
+    return payload.replace(b"\r", b" ") if b"\r" in payload else payload
