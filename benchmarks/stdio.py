@@ -1,0 +1,230 @@
+"""What the proxy costs over stdio, against no proxy and against `cat`, in one run.
+
+    python -m benchmarks.stdio [--calls N] [--rounds N] [--json]
+
+The upstream is `tests/support/echo_server.py`, the client two pipes and `os.read`. Latency: one call at a time; the variants
+take turns, round by round, so that a busy machine slows all of them. Throughput: 64 calls in flight. Start: from spawn to the
+answer of `initialize`, and to the answer of the first call. Memory: resident set after the load. PYTHON* variables are
+stripped from the environment (they can switch byte code off) and everything is compiled before it is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ECHO = [sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "echo_server.py")]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+IN_FLIGHT = 64
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": "init",
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}},
+}
+
+NO_RULE = "tools: {}\n"
+RULES = """
+tools:
+  echo:
+    rules:
+      - conditions:
+          - {path: args.text, op: regex, value: "^[a-z0-9 ]+$"}
+          - {path: args.text, op: length_lte, value: 100}
+          - {path: args.text, op: starts_with, value: "hello"}
+        rate_limit: {max: 100000000, window: 60}
+  "*":
+    rules:
+      - rate_limit: 100000000/hour
+"""
+
+
+class Peer:
+    """A started variant and its pipes."""
+
+    def __init__(self, command: Sequence[str] | str) -> None:
+        self.spawned = time.perf_counter()
+        self.process = subprocess.Popen(
+            command,
+            shell=isinstance(command, str),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+            bufsize=0,
+            cwd=ROOT,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in = self.process.stdin.fileno()
+        self._out = self.process.stdout.fileno()
+        self._rest = b""
+
+    def ask(self, message: bytes) -> bytes:
+        """Send one request and wait for one line."""
+        os.write(self._in, message)
+        while b"\n" not in self._rest:
+            data = os.read(self._out, 65536)
+            if not data:
+                raise SystemExit("benchmark: a variant ended early")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def start(self) -> tuple[float, float]:
+        """Seconds from spawn to the answer of `initialize` and to the answer of the first call."""
+        answer = self.ask(json.dumps(INITIALIZE).encode() + b"\n")
+        initialized = time.perf_counter() - self.spawned
+        assert b'"result"' in answer, answer
+        os.write(self._in, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        answer = self.ask(call("first"))
+        assert b"hello" in answer, answer
+        assert b"isError" not in answer, answer
+        return initialized, time.perf_counter() - self.spawned
+
+    def latency(self, calls: int) -> list[float]:
+        """Seconds for each of so many calls, one at a time."""
+        times = []
+        for number in range(calls):
+            message = call(number)
+            before = time.perf_counter()
+            self.ask(message)
+            times.append(time.perf_counter() - before)
+        return times
+
+    def throughput(self, calls: int) -> float:
+        """Calls a second with `IN_FLIGHT` of them under way."""
+        before = time.perf_counter()
+        os.write(self._in, b"".join(call(number) for number in range(IN_FLIGHT)))
+        sent, got = IN_FLIGHT, 0
+        while got < calls:
+            data = os.read(self._out, 65536)
+            answers = data.count(b"\n")
+            got += answers
+            more = min(answers, calls - sent)
+            if more > 0:
+                os.write(self._in, b"".join(call(sent + number) for number in range(more)))
+                sent += more
+        return calls / (time.perf_counter() - before)
+
+    def resident(self) -> float:
+        """The resident set in MiB (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def call(id: int | str) -> bytes:
+    """The call that every variant answers: it passes all rules."""
+    number = json.dumps(id).encode()
+    return (
+        b'{"jsonrpc":"2.0","id":' + number + b',"method":"tools/call",'
+        b'"params":{"name":"echo","arguments":{"text":"hello world 42"}}}\n'
+    )
+
+
+def variants(folder: Path) -> dict[str, Sequence[str] | str]:
+    """Name to command. `cat` is the least that any process in between can cost."""
+    (folder / "none.yaml").write_text(NO_RULE)
+    (folder / "rules.yaml").write_text(RULES)
+    audit = str(folder / "audit.jsonl")
+
+    def proxy(policy: str) -> list[str]:
+        options = ["-c", str(folder / policy), "--audit", audit, "--log-level", "error"]
+        return [sys.executable, "-m", "intercept_py", "run", *options, "--", *ECHO]
+
+    echo = " ".join(f"'{word}'" for word in ECHO)
+    return {
+        "no proxy": ECHO,
+        "cat": f"cat | {echo} | cat",
+        "no rule": proxy("none.yaml"),
+        "3 conditions + 2 limits": proxy("rules.yaml"),
+    }
+
+
+def measure(commands: dict[str, Sequence[str] | str], calls: int, rounds: int) -> dict[str, dict[str, float]]:
+    """All figures of all variants; times in µs or ms as named."""
+    latencies: dict[str, list[float]] = {name: [] for name in commands}
+    rates: dict[str, list[float]] = {name: [] for name in commands}
+    starts: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    resident: dict[str, float] = {}
+    for name in commands:
+        for _ in range(max(5, rounds)):
+            peer = Peer(commands[name])
+            starts[name].append(peer.start())
+            peer.stop()
+    peers = {name: Peer(command) for name, command in commands.items()}
+    for peer in peers.values():
+        peer.start()
+    for _ in range(rounds):
+        for name, peer in peers.items():
+            peer.latency(200)  # warm this pair of processes up again
+            latencies[name] += peer.latency(calls)
+        for name, peer in peers.items():
+            rates[name].append(peer.throughput(calls * 10))
+    for name, peer in peers.items():
+        resident[name] = peer.resident()
+        peer.stop()
+    return {
+        name: {
+            "p50_us": statistics.median(latencies[name]) * 1e6,
+            "p99_us": statistics.quantiles(latencies[name], n=100)[98] * 1e6,
+            "calls_per_s": statistics.median(rates[name]),
+            "initialize_ms": statistics.median(start[0] for start in starts[name]) * 1e3,
+            "first_call_ms": statistics.median(start[1] for start in starts[name]) * 1e3,
+            "resident_mib": resident[name],
+        }
+        for name in commands
+    }
+
+
+def report(figures: dict[str, dict[str, float]]) -> str:
+    """A table for people; ratios are to no proxy and to `cat`."""
+    base, hop = figures["no proxy"], figures["cat"]
+    head = f"{'':<26}{'p50 µs':>8}{'added':>8}{'p99 µs':>8}{'×none':>7}{'×cat':>7}{'calls/s':>10}{'×none':>7}"
+    lines = [head + f"{'init ms':>9}{'call ms':>9}{'RSS MiB':>9}"]
+    for name, row in figures.items():
+        lines.append(
+            f"{name:<26}{row['p50_us']:>8.1f}{row['p50_us'] - base['p50_us']:>8.1f}{row['p99_us']:>8.1f}"
+            f"{row['p50_us'] / base['p50_us']:>7.2f}{row['p50_us'] / hop['p50_us']:>7.2f}"
+            f"{row['calls_per_s']:>10.0f}{row['calls_per_s'] / base['calls_per_s']:>7.2f}"
+            f"{row['initialize_ms']:>9.1f}{row['first_call_ms']:>9.1f}{row['resident_mib']:>9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=2000, help="calls of each variant a round (default: 2000)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    compileall.compile_dir(ROOT / "intercept_py", quiet=1)
+    folder = Path(tempfile.mkdtemp(prefix="intercept-bench-"))
+    try:
+        figures = measure(variants(folder), options.calls, options.rounds)
+    finally:
+        shutil.rmtree(folder)
+    print(json.dumps(figures, indent=2) if options.json else report(figures))
+
+
+if __name__ == "__main__":
+    main()

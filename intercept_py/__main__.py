@@ -1,0 +1,62 @@
+"""The command line's front door: finds the command's module and imports nothing else."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "main"]
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "run": ("intercept_py.cli.run", "put the proxy in front of a server (also without the word `run`)"),
+    "validate": ("intercept_py.cli.validate", "check policy files, all problems at once"),
+    "schema": ("intercept_py.cli.schema", "print the JSON Schema of the policy language"),
+    "audit": ("intercept_py.cli.audit", "prove that an audit file was not changed"),
+    "demo": ("intercept_py.cli.demo", "see ten jobs cancelled and the eleventh refused"),
+}
+
+_USAGE = """usage: intercept-py COMMAND ...
+       intercept-py -c POLICY -- SERVER-COMMAND ...
+
+A proxy that asks a policy before an MCP server is asked to do anything.
+
+commands:
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit status. Documented in the README, `Exit status`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        rows = "".join(f"  {name:<9} {summary}\n" for name, (_, summary) in COMMANDS.items())
+        sys.stdout.write(f"{_USAGE}{rows}\n`intercept-py COMMAND --help` explains a command.\n")
+        return 0
+    if first == "--version":
+        sys.stdout.write(f"intercept-py {import_module('intercept_py').__version__}\n")
+        return 0
+    if first in COMMANDS:
+        return _call(first, arguments[1:])
+    if first.startswith("-"):
+        return _call("run", arguments)
+    known = ", ".join(COMMANDS)
+    sys.stderr.write(f"intercept-py: no command {first!r}; the commands are {known}; see `intercept-py --help`\n")
+    return 64
+
+
+def _call(name: str, arguments: list[str]) -> int:
+    try:
+        status: int = import_module(COMMANDS[name][0]).main(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who reads our output has seen enough; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""`intercept-py run`: the proxy between a client on stdin and stdout and the server that it starts.
+
+Imports are part of its speed: everything here is needed before the first message, everything else is imported where the
+policy at hand needs it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import _thread
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from importlib import import_module
+
+from intercept_py import __version__, policy_file, processes, state
+from intercept_py.audit.log import AuditLog
+from intercept_py.cli.arguments import BAD_POLICY, Parser
+from intercept_py.enforcer import Enforcer
+from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
+from intercept_py.log import LEVELS, Log
+from intercept_py.model import Caller
+from intercept_py.policy.rules import Policy
+from intercept_py.proxy import Session
+from intercept_py.transports.stdio import Signals, Stdio
+
+CANNOT_CREATE = 73
+NOT_FOUND = 127
+
+_MIB = 1024 * 1024
+
+
+def main(argv: list[str]) -> int:
+    """Run the proxy until the client or the server is done; the server's exit status, or our own before it started."""
+    options, command = _parse(argv)
+    log = Log(options.log_level)
+    try:
+        policy = policy_file.read(options.config)
+        counters = state.open_state(options.state, prefix=options.state_prefix)
+        audit = AuditLog.open(options.audit or _default_audit())
+    except PolicyError as exc:
+        for problem in exc.problems:
+            log("error", str(problem))
+        return BAD_POLICY
+    except (StateError, AuditError) as exc:
+        log("error", str(exc))
+        return CANNOT_CREATE
+    for warning in policy_file.warnings(options.config) + audit.warnings():
+        log("warn", warning)
+    server = _server_name(command)
+    caller = Caller(session=os.urandom(16).hex())
+    enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic)
+    if (problem := enforcer.started(__version__)) is not None:
+        log("error", problem)
+        return CANNOT_CREATE
+    session = Session(enforcer, log, time.monotonic, options.timeout)
+    with Signals() as signals:
+        try:
+            child = processes.start(command, os.environ)
+        except UpstreamError as exc:
+            log("error", str(exc))
+            enforcer.stopped(str(exc))
+            return NOT_FOUND
+        log("debug", f"started the server as process {child.pid}; audit file {audit.path}")
+        idle = None if options.no_reload else _reloader(session, enforcer, options.config, policy, log)
+        gc.freeze()  # what exists now stays: the collector need not look at it again
+        status = Stdio(session, child, signals, log, options.max_message_bytes).run(idle)
+    enforcer.stopped(f"exit status {status}")
+    audit.close()
+    counters.close()
+    return status
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options end at `--` or at the first word that is none: what follows is the server's command, untouched."""
+    parser = Parser("intercept-py run", "Put the proxy in front of an MCP server that speaks stdio.")
+    parser.usage = "intercept-py run -c POLICY [option ...] [--] COMMAND [argument ...]"
+    add = parser.add_argument
+    actions = [
+        add("-c", "--config", metavar="POLICY", help="the policy file"),
+        add(
+            "--state",
+            "--state-dsn",
+            default="memory://",
+            metavar="URL",
+            help="where limits are counted (default: memory://, for this process alone)",
+        ),
+        add("--state-prefix", default="", metavar="TEXT", help="put in front of every counter's name"),
+        add("--audit", metavar="FILE", help="the audit file (default: one a day in the user's state directory)"),
+        add("--log-level", default="info", choices=LEVELS, help="what is said on stderr (default: info)"),
+        add(
+            "--timeout",
+            type=_seconds,
+            default=300.0,
+            metavar="SECONDS",
+            help="how long the server may take to answer (default: 300; 0: for ever)",
+        ),
+        add(
+            "--max-message-bytes",
+            type=_bytes,
+            default=10 * _MIB,
+            metavar="N",
+            help="the longest message that is relayed (default: 10 MiB)",
+        ),
+        add("--no-reload", action="store_true", help="do not watch the policy file (SIGHUP does nothing then)"),
+    ]
+    valued = {name for action in actions if action.nargs != 0 for name in action.option_strings}
+    end = 0
+    while end < len(argv) and argv[end] != "--" and argv[end].startswith("-"):
+        end += 2 if argv[end] in valued else 1
+    options = parser.parse_args(argv[:end])
+    command = argv[end + 1 :] if argv[end : end + 1] == ["--"] else argv[end:]
+    if options.config is None:
+        parser.error("name a policy with -c FILE")
+    if not command:
+        parser.error("name the server's command after the options, e.g. -- npx trigger mcp")
+    return options, command
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 7 * 86400:
+        raise ValueError
+    return seconds
+
+
+def _bytes(text: str) -> int:
+    size = int(text)
+    if not 65536 <= size <= 1024 * _MIB:
+        raise ValueError
+    return size
+
+
+def _default_audit() -> str:
+    """One file a day under the XDG state directory: several proxies may share it."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "intercept-py", "audit", time.strftime("%Y-%m-%d.jsonl", time.gmtime()))
+
+
+def _server_name(command: list[str]) -> str:
+    """Names the server in records and in the keys of its limits: stable for a command, without its arguments (secrets)."""
+    digest = sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{os.path.basename(command[0])}-{digest}"
+
+
+def _reloader(
+    session: Session, enforcer: Enforcer, path: str, policy: Policy, log: Log
+) -> Callable[[bool], None]:
+    """What the loop calls when it has time: look at the policy file, and take it if it may be used."""
+    watch = policy_file.Watch(path, policy.revision)
+
+    def look(force: bool) -> None:
+        try:
+            changed = watch.poll(force)
+        except PolicyError as exc:
+            for problem in exc.problems:
+                log("error", str(problem))
+            log("error", "the changed policy is refused, the one before stays in force")
+            enforcer.reloaded(len(exc.problems))
+            return
+        if changed is not None:
+            session.replace_policy(changed)
+            log("info", f"policy `{path}` reloaded, revision {changed.revision[:12]}")
+            enforcer.reloaded(0)
+
+    return look

@@ -1,0 +1,238 @@
+"""The policy enforcement point: discharges what a decision obliges to, records it, and says what the agent is told.
+
+Fails closed (promise 4): whatever goes wrong between a call and its record is a denial. Below: `policy`, `state`,
+`audit`. Above: `proxy`, which carries verdicts out.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Enforcer", "Verdict"]
+
+from collections.abc import Callable
+
+import msgspec
+
+from intercept_py.audit.log import AuditLog
+from intercept_py.audit.record import (
+    Outcome,
+    Request,
+    decision_record,
+    outcome_record,
+    reload_record,
+    start_record,
+    stop_record,
+    timestamp,
+)
+from intercept_py.errors import AuditError, StateError
+from intercept_py.model import AuditLevel, Caller, Charge, Decision, Effect, Finding, Tool, ToolCall
+from intercept_py.policy import pdp
+from intercept_py.policy.rules import Policy
+from intercept_py.state import Receipt, Refusal, State
+from intercept_py.wire.messages import KNOWN_METHODS, Denial
+from intercept_py.wire.relay import Judge, Settle
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What becomes of one judged message: `denial` None lets it go on. `receipt` is what it was charged."""
+
+    ticket: int
+    decision_id: str
+    denial: Denial | None
+    receipt: Receipt | None = None
+
+
+class _Open(msgspec.Struct, frozen=True):
+    """An allowed request on its way: what its outcome record repeats, and what a refund needs."""
+
+    decision_id: str
+    since: float
+    audit: AuditLevel
+    receipt: Receipt | None
+
+
+class Enforcer:
+    """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        state: State,
+        audit: AuditLog,
+        server: str,
+        caller: Caller,
+        clock: Callable[[], float],
+        timer: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._state = state
+        self._audit = audit
+        self._server = server
+        self._caller = caller
+        self._clock = clock
+        self._timer = timer
+        self._session = (caller.session or "")[:16]
+        self._count = 0
+        self._open: dict[int, _Open] = {}
+        self._problem: str | None = None  # of a record that could not even be appended
+
+    # ---- what the policy hides and needs
+
+    @property
+    def hides(self) -> tuple[str, ...]:
+        """The patterns of hidden tools; none where the policy only watches (shadow)."""
+        return () if self._policy.shadow else self._policy.hide
+
+    def hidden(self, name: str) -> bool:
+        """Whether a tool is kept from the client."""
+        return pdp.match(self._policy, name).hidden
+
+    def needs_tool(self, name: str) -> bool:
+        """Whether a call of this tool can only be judged with the server's own listing of it."""
+        return pdp.match(self._policy, name).needs_tool
+
+    def replace(self, policy: Policy) -> None:
+        """Judge by another policy from now on."""
+        self._policy = policy
+
+    # ---- judging
+
+    def judge(self, judge: Judge, tool: Tool | None) -> Verdict:
+        """Decide, charge and append the record. It counts once `commit` has written it."""
+        self._count += 1
+        decision_id = f"{self._session}-{self._count}"
+        message = judge.message
+        call = None
+        if message.method == "tools/call":
+            call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
+        try:
+            decision, receipt, refusal = self._decide(call, str(message.method))
+            if message.id is not None or decision.effect is Effect.DENY:
+                self._record(decision_id, judge, decision, call)
+        except Exception as exc:  # noqa: BLE001 - promise 4: any failure while deciding is a denial
+            decision, receipt, refusal = _failed(exc), None, None
+        if decision.effect is Effect.ALLOW:
+            if message.id is not None:
+                self._open[judge.ticket] = _Open(decision_id, self._timer(), decision.audit, receipt)
+            return Verdict(judge.ticket, decision_id, None, receipt)
+        finding = decision.finding or Finding("internal_error", "the policy gave no reason")
+        retry_after = None if refusal is None else refusal.retry_after
+        return Verdict(judge.ticket, decision_id, _denial(decision_id, finding, retry_after))
+
+    def _decide(self, call: ToolCall | None, method: str) -> tuple[Decision, Receipt | None, Refusal | None]:
+        if call is None:
+            return pdp.judge_method(self._policy, method, method in KNOWN_METHODS), None, None
+        decision = pdp.decide(self._policy, call)
+        if decision.effect is Effect.DENY or not decision.charges:
+            return decision, None, None
+        receipt = self._state.charge(self._server, decision.charges)
+        if receipt.shadowed:
+            shadowed = decision.shadowed + tuple(_limit_finding(refusal) for refusal in receipt.shadowed)
+            decision = msgspec.structs.replace(decision, shadowed=shadowed)
+        if receipt.refused is None:
+            return decision, receipt, None
+        finding = _limit_finding(receipt.refused)
+        denied = msgspec.structs.replace(decision, effect=Effect.DENY, finding=finding, charges=())
+        return denied, None, receipt.refused
+
+    def _record(self, decision_id: str, judge: Judge, decision: Decision, call: ToolCall | None) -> None:
+        request = Request(
+            decision_id,
+            self._server,
+            "modern" if judge.message.modern else "legacy",
+            self._policy.revision,
+            str(judge.message.method),
+            self._caller,
+        )
+        self._audit.append(decision_record(timestamp(self._clock()), request, decision, call))
+
+    def commit(self) -> str | None:
+        """Write all records appended since the last commit. A text says why they are not written; then none is."""
+        problem, self._problem = self._problem, None
+        try:
+            self._audit.flush()
+        except AuditError as exc:
+            return str(exc)
+        return problem
+
+    def retract(self, verdict: Verdict, problem: str) -> Denial:
+        """Turn an allowance that could not be recorded into a denial, and give back what it was charged."""
+        self._open.pop(verdict.ticket, None)
+        if verdict.receipt is not None:
+            self._refund(verdict.receipt)
+        return _denial(verdict.decision_id, Finding("audit_unavailable", f"the call cannot be recorded: {problem}"), None)
+
+    def settle(self, settle: Settle) -> None:
+        """Append how an allowed request ended. What never reached the server is given back (security rule 6)."""
+        request = self._open.pop(settle.ticket, None)
+        if request is None:
+            return
+        if settle.outcome == "withdrawn" and request.receipt is not None:
+            self._refund(request.receipt)
+        outcome: Outcome = settle.outcome
+        ms = (self._timer() - request.since) * 1000
+        kept = request.audit is AuditLevel.RESPONSE and settle.result
+        result = msgspec.Raw(settle.result) if kept else msgspec.UNSET
+        try:
+            record = outcome_record(
+                timestamp(self._clock()), request.decision_id, outcome, ms, code=settle.code, result=result
+            )
+            self._audit.append(record)
+        except (AuditError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            self._problem = str(exc)
+
+    def _refund(self, receipt: Receipt) -> None:
+        try:
+            self._state.refund(receipt)
+        except StateError as exc:  # over-counting is tolerable (promise 5), so nobody else needs to know
+            self._problem = str(exc)
+
+    # ---- the session's own records
+
+    def started(self, version: str) -> str | None:
+        """Record that the proxy starts; the problem if it cannot be recorded."""
+        return self._say(start_record(timestamp(self._clock()), self._server, self._policy.revision, version))
+
+    def reloaded(self, problems: int) -> str | None:
+        """Record that a changed policy was taken, or refused for so many problems."""
+        return self._say(reload_record(timestamp(self._clock()), self._policy.revision, problems))
+
+    def stopped(self, reason: str) -> str | None:
+        """Record that the proxy stops."""
+        return self._say(stop_record(timestamp(self._clock()), reason))
+
+    def _say(self, record: dict[str, object]) -> str | None:
+        try:
+            self._audit.append(record)
+        except AuditError as exc:
+            return str(exc)
+        return self.commit()
+
+
+def _failed(exc: Exception) -> Decision:
+    """A failure while deciding. What the exception says may hold argument values: only our own faults are quoted."""
+    if isinstance(exc, StateError):
+        finding = Finding("state_unavailable", f"the limits cannot be checked: {exc}")
+    elif isinstance(exc, AuditError):
+        finding = Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
+    else:
+        finding = Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
+    return Decision(Effect.DENY, finding)
+
+
+def _limit_finding(refusal: Refusal) -> Finding:
+    charge = refusal.charge
+    return Finding("limit_reached", charge.reason or _limit_reason(charge), charge.rule)
+
+
+def _limit_reason(charge: Charge) -> str:
+    """`rate limit of 10 per 60 s reached`, or what a counter would have passed."""
+    window = charge.window.calendar or f"{charge.window.seconds} s"
+    if charge.key[0] == "limit":
+        return f"rate limit of {charge.limit} per {window} reached"
+    return f"counter `{charge.key[2]}` would pass its limit of {charge.limit} per {window}"
+
+
+def _denial(decision_id: str, finding: Finding, retry_after: float | None) -> Denial:
+    # Hidden and unknown must look alike to the agent; the audit record keeps the difference.
+    code = "unknown_tool" if finding.code in ("hidden", "unlisted", "unknown") else finding.code
+    return Denial(decision_id, code, finding.reason, finding.rule, retry_after)

@@ -1,0 +1,118 @@
+"""A policy on disk: read it once, then watch it (security rule 8).
+
+The path is looked up anew every time, so that a replaced file counts however it was replaced: editors and `sed -i` rename over
+it, git and Kubernetes swap a directory or a symlink. No inode is held and no notification is trusted.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Watch", "read", "warnings"]
+
+import os
+import stat
+from hashlib import sha256
+
+from intercept_py.errors import PolicyError, Problem
+from intercept_py.policy import loader
+from intercept_py.policy.rules import Policy
+
+MAX_BYTES = 1024 * 1024
+
+
+def read(path: str) -> Policy:
+    """Load the policy at `path`; raise `PolicyError` for a file that cannot be read as well as for what it says."""
+    return loader.load(_bytes(path), path)
+
+
+def _bytes(path: str) -> bytes:
+    """The file's bytes. Never blocks on a FIFO or a device, never reads more than a policy may have."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as exc:
+        raise _unreadable(path, exc.strerror if isinstance(exc, OSError) else "its name contains a NUL") from None
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
+            raise _unreadable(path, "it is a directory: name the YAML file in it")
+        if not stat.S_ISREG(info.st_mode):
+            raise _unreadable(path, "it is not a regular file")
+        if info.st_size > MAX_BYTES:
+            raise _unreadable(path, f"it has {info.st_size} bytes, a policy at most {MAX_BYTES}: is it the right file?")
+        return _read_all(fd)
+    except OSError as exc:
+        raise _unreadable(path, exc.strerror) from None
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int) -> bytes:
+    chunks = []
+    left = MAX_BYTES + 1  # one more than allowed, so that a file that grew meanwhile is refused by the loader
+    while left and (chunk := os.read(fd, left)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def _unreadable(path: str, why: str | None) -> PolicyError:
+    return PolicyError((Problem(path, 1, 1, "$", f"cannot read the policy: {why}"),))
+
+
+def warnings(path: str) -> list[str]:
+    """What an attacker on this machine could change: the policy or its directory is writable by others."""
+    found = []
+    real = os.path.realpath(path)
+    for name, what in ((real, "the policy"), (os.path.dirname(real), "the policy's directory")):
+        try:
+            info = os.stat(name)
+        except OSError:
+            continue
+        sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            found.append(f"{what} `{name}` is writable by others: chmod go-w it")
+    return found
+
+
+class Watch:
+    """Notices that the policy at `path` has changed. Ask with `poll` a few times a second, or force it with `poll(True)`."""
+
+    _REHASH = 40
+    """Every so many polls the content is read whatever `stat` says: some file systems keep time stamps."""
+
+    def __init__(self, path: str, revision: str) -> None:
+        self._path = path
+        self._seen = revision  # of the last content that was loaded or refused
+        self._candidate: str | None = None
+        self._signature = self._stat()
+        self._polls = 0
+
+    def poll(self, force: bool = False) -> Policy | None:
+        """The new policy if there is one, else None. Raises `PolicyError` once for each content that may not be used.
+
+        A content counts only when two polls in a row found the same bytes: half a file can be a valid policy.
+        """
+        self._polls += 1
+        signature = self._stat()
+        if not force and signature == self._signature and self._candidate is None and self._polls % self._REHASH:
+            return None
+        self._signature = signature
+        text = _bytes(self._path) if signature is not None or force else b""
+        if signature is None and not force:
+            return None  # between unlink and rename; said aloud only when asked for (SIGHUP)
+        revision = sha256(text).hexdigest()
+        if revision == self._seen and not force:
+            self._candidate = None
+            return None
+        if revision != self._candidate and not force:
+            self._candidate = revision
+            return None
+        self._candidate = None
+        self._seen = revision
+        return loader.load(text, self._path)
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            info = os.stat(self._path)
+        except OSError:
+            return None
+        return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)

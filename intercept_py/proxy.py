@@ -1,0 +1,163 @@
+"""One session: carries the relay's commands out and has the enforcer judge what the relay holds.
+
+No I/O of its own: a transport feeds it lines, sends what it has collected in `to_client` and `to_upstream`, and calls `tick`
+now and then. So every transport enforces alike.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Session"]
+
+from collections.abc import Callable
+
+from intercept_py.enforcer import Enforcer, Verdict
+from intercept_py.log import Log
+from intercept_py.model import Tool
+from intercept_py.policy.rules import Policy
+from intercept_py.transports.lines import TooLong
+from intercept_py.wire import messages
+from intercept_py.wire.codec import INVALID_REQUEST
+from intercept_py.wire.relay import (
+    Command,
+    Judge,
+    Note,
+    Relay,
+    Settle,
+    ToClient,
+    ToolsKnown,
+    ToUpstream,
+    Withdraw,
+    nothing_hidden,
+)
+
+
+class Session:
+    """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none)."""
+
+    def __init__(self, enforcer: Enforcer, log: Log, clock: Callable[[], float], timeout: float = 0.0) -> None:
+        self.to_client: list[bytes] = []
+        self.to_upstream: list[bytes] = []
+        self._enforcer = enforcer
+        self._log = log
+        self._clock = clock
+        self._timeout = timeout
+        self._relay = Relay(self._hidden())
+        self._waiting: dict[int, Judge] = {}  # for the server's list of tools
+        self._batch: list[tuple[Judge, Verdict]] = []
+
+    def from_client(self, lines: list[bytes | TooLong], limit: int) -> None:
+        """Lines from the client, in order. All decisions among them are recorded with one write before any is sent."""
+        for line in lines:
+            if type(line) is bytes:
+                self._perform(self._relay.from_client(line))
+            else:
+                text = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
+                self._log("warn", f"refused a message from the client: {text}")
+                self.to_client.append(messages.error(None, INVALID_REQUEST, text))
+        self._send_judged()
+
+    def from_upstream(self, lines: list[bytes | TooLong], limit: int) -> None:
+        """Lines from the server, in order."""
+        for line in lines:
+            if type(line) is bytes:
+                self._perform(self._relay.from_upstream(line))
+            elif type(line) is TooLong:
+                why = f"it is longer than {limit} bytes: raise --max-message-bytes if it must pass"
+                self._perform(self._relay.unreadable(line.edges, why))
+        self._send_judged()
+
+    def _perform(self, commands: list[Command]) -> None:
+        for command in commands:
+            kind = type(command)
+            if kind is Judge:
+                self._judge(command)
+            elif kind is ToUpstream:
+                self.to_upstream.append(command.data)
+            elif kind is ToClient:
+                self.to_client.append(command.data)
+            elif kind is Settle:
+                self._enforcer.settle(command)
+            else:
+                self._perform_rare(command)
+
+    def _perform_rare(self, command: Command) -> None:
+        match command:
+            case Note(level, text):
+                self._log(level, text)
+            case Withdraw(ticket):
+                if self._waiting.pop(ticket, None) is not None:
+                    self._perform(self._relay.decided(ticket, None, self._clock()))
+            case ToolsKnown(problem):
+                self._tools_known(problem)
+
+    def _judge(self, judge: Judge) -> None:
+        message = judge.message
+        tool: Tool | None = None
+        if message.method == "tools/call":
+            name = message.params["name"]
+            tool = self._relay.catalogue.lookup(name)
+            if tool is None and judge.ticket not in self._waiting and self._enforcer.needs_tool(name):
+                self._waiting[judge.ticket] = judge
+                envelope = messages.modern_envelope(message.params) if message.modern else {}
+                self._perform(self._relay.fetch_tools(envelope, self._clock()))
+                return
+        self._batch.append((judge, self._enforcer.judge(judge, tool)))
+
+    def _tools_known(self, problem: str | None) -> None:
+        """The calls that waited for the server's list are judged now, with it or (and then denied) without it."""
+        if problem is not None:
+            self._log("warn", f"calls that need the server's tool schemas are denied: {problem}")
+        for judge in list(self._waiting.values()):
+            self._judge(judge)
+        self._waiting.clear()
+
+    def _send_judged(self) -> None:
+        """Record every verdict, then carry it out. A verdict that could not be recorded becomes a denial (promise 6)."""
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, []
+        problem = self._enforcer.commit()
+        now = self._clock()
+        for judge, verdict in batch:
+            denial = verdict.denial
+            if denial is None and problem is not None:
+                denial = self._enforcer.retract(verdict, problem)
+            self._perform(self._relay.decided(judge.ticket, denial, now))
+
+    def rest(self) -> None:
+        """Nothing to do for a moment: record how requests ended. Until then that waits for the next decision's write."""
+        problem = self._enforcer.commit()
+        if problem is not None:
+            self._log("error", f"outcomes are not recorded: {problem}")
+
+    @property
+    def judging(self) -> bool:
+        """Whether a request is held back until the server's list of tools is known."""
+        return bool(self._waiting)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a request is at the server."""
+        return self._relay.waiting
+
+    def tick(self) -> None:
+        """Give up on what the server has had too long. Call it at least once a second while `waiting`."""
+        if self._timeout:
+            self._perform(self._relay.expire(self._clock(), self._timeout))
+            self._send_judged()
+
+    def upstream_gone(self, why: str) -> None:
+        """The server ended: answer everything that is open."""
+        self._perform(self._relay.upstream_gone(why))
+        self._send_judged()
+
+    def replace_policy(self, policy: Policy) -> None:
+        """One reference is swapped: calls judged from now on see the new policy, all others the old one (promise 9)."""
+        before = self._enforcer.hides
+        self._enforcer.replace(policy)
+        self._relay.hidden = self._hidden()
+        if self._enforcer.hides != before:
+            self._perform(self._relay.announce_tools())
+
+    def _hidden(self) -> Callable[[str], bool]:
+        return self._enforcer.hidden if self._enforcer.hides else nothing_hidden
