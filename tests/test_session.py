@@ -1,0 +1,194 @@
+"""One session with a real policy, real counters and a real audit file, fed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conversation import Conversation, call
+
+LIMITED = """
+hide: [purge]
+tools:
+  cancel_run:
+    rules:
+      - name: cancels
+        rate_limit: {max: 2, window: 60}
+        validate: {required_args: true}
+"""
+LISTED = {
+    "tools": [
+        {"name": "cancel_run", "inputSchema": {"type": "object", "required": ["runId"], "properties": {"runId": {"type": "string"}}}},
+        {"name": "purge", "inputSchema": {"type": "object"}},
+        {"name": "list_runs", "inputSchema": {"type": "object"}},
+    ]
+}  # fmt: skip
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Conversation:
+    return Conversation(LIMITED, tmp_path)
+
+
+def listed(talk: Conversation) -> None:
+    """The server answers the proxy's own question."""
+    request = talk.upstream.pop()
+    assert request["method"] == "tools/list"
+    talk.answer(request, LISTED)
+
+
+def denial(talk: Conversation, id: object) -> str:
+    (answer,) = talk.answers(id)
+    assert answer["result"]["isError"] is True
+    text: str = answer["result"]["content"][0]["text"]
+    return text
+
+
+def test_a_call_that_needs_a_schema_waits_for_the_servers_list_once(talk: Conversation) -> None:
+    talk.say(call(1), call(2))
+    assert [message["method"] for message in talk.upstream] == ["tools/list"]
+    listed(talk)
+    assert [message["params"]["name"] for message in talk.calls()] == ["cancel_run", "cancel_run"]
+    talk.say(call(3))
+    assert "retry in" in denial(talk, 3)
+
+
+def test_a_modern_call_asks_for_the_list_in_its_own_era(talk: Conversation) -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "x": 1,
+    }
+    talk.say(call(1, _meta=meta))
+    asked = talk.upstream[0]["params"]["_meta"]
+    assert asked == {key: value for key, value in meta.items() if key != "x"}
+
+
+def test_calls_are_denied_when_the_list_cannot_be_had(tmp_path: Path) -> None:
+    talk = Conversation(LIMITED.replace("hide: [purge]", ""), tmp_path)
+    talk.say(call(1))
+    request = talk.upstream.pop()
+    talk.reply({"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32601, "message": "no"}})
+    assert "list of tools" in denial(talk, 1)
+    assert talk.calls() == []
+
+
+def test_a_hidden_tool_is_denied_exactly_like_an_unknown_one(talk: Conversation) -> None:
+    talk.say(call(1, "purge"), call(2, "never_existed"))
+    listed(talk)
+    assert denial(talk, 1).replace("purge", "X") == denial(talk, 2).replace("never_existed", "X")
+    (hidden,), (unknown,) = talk.answers(1), talk.answers(2)
+    codes = [answer["result"]["_meta"]["dev.intercept-py/decision"]["code"] for answer in (hidden, unknown)]
+    assert codes[0] == codes[1]
+    assert talk.calls() == []
+
+
+def test_a_call_cancelled_while_it_waits_is_never_sent_and_not_charged(talk: Conversation) -> None:
+    talk.say(call(1))
+    talk.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    listed(talk)
+    assert talk.calls() == []
+    talk.say(call(2), call(3))
+    assert len(talk.calls()) == 2
+    assert talk.answers(1) == []
+
+
+def test_a_call_without_its_required_argument_names_it(talk: Conversation) -> None:
+    talk.say(call(1, arguments={}))
+    listed(talk)
+    assert "`runId`" in denial(talk, 1)
+
+
+def test_an_argument_that_contradicts_the_servers_schema_is_denied_before_any_rule(talk: Conversation) -> None:
+    talk.say(call(1, arguments={"runId": ["run_1"]}))
+    listed(talk)
+    assert "runId" in denial(talk, 1)
+    assert talk.calls() == []
+
+
+def test_denials_do_not_count(talk: Conversation) -> None:
+    talk.say(*(call(number, arguments={}) for number in range(5)))
+    listed(talk)
+    talk.say(call(10), call(11), call(12))
+    assert len(talk.calls()) == 2
+
+
+def test_an_error_of_the_server_gives_no_charge_back(talk: Conversation) -> None:
+    talk.say(call(1))
+    listed(talk)
+    (sent,) = talk.calls()
+    talk.reply({"jsonrpc": "2.0", "id": sent["id"], "error": {"code": -32000, "message": "boom"}})
+    talk.say(call(2), call(3))
+    assert len(talk.calls()) == 2
+
+
+def test_every_decision_is_recorded_before_its_call_is_sent_and_every_outcome_after(talk: Conversation) -> None:
+    talk.say(call(1), call(2), call(3))
+    listed(talk)
+    decisions = [record for record in talk.records() if record["event"] == "decision"]
+    assert [record["effect"] for record in decisions] == ["allow", "allow", "deny"]
+    for request in talk.calls():
+        talk.answer(request)
+    talk.end()
+    outcomes = {record["id"]: record["outcome"] for record in talk.records() if record["event"] == "outcome"}
+    assert outcomes == {record["id"]: "ok" for record in decisions if record["effect"] == "allow"}
+
+
+def test_a_record_never_holds_an_argument_value_by_default(talk: Conversation) -> None:
+    talk.say(call(1, arguments={"runId": "run_s3cret"}))
+    listed(talk)
+    assert "s3cret" not in talk.path.read_text()
+
+
+def test_an_unknown_method_is_refused_under_default_deny(tmp_path: Path) -> None:
+    talk = Conversation("default: deny\n", tmp_path)
+    talk.say({"jsonrpc": "2.0", "id": 1, "method": "x/new"}, {"jsonrpc": "2.0", "id": 2, "method": "resources/list"})
+    assert [message["method"] for message in talk.upstream] == ["resources/list"]
+    assert "error" in talk.answers(1)[0]
+
+
+def test_methods_are_denied_in_both_directions(tmp_path: Path) -> None:
+    talk = Conversation("methods: {'resources/*': deny, sampling/createMessage: deny}\n", tmp_path)
+    talk.say({"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": "file:///etc/passwd"}})
+    talk.reply({"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {"messages": []}})
+    assert "error" in talk.answers(1)[0]
+    assert [(message["id"], "error" in message) for message in talk.upstream] == [(9, True)]
+    assert [record["effect"] for record in talk.records()] == ["deny", "deny"]
+
+
+def test_a_shadow_policy_records_the_true_verdict_and_lets_the_call_go_on(tmp_path: Path) -> None:
+    talk = Conversation("mode: shadow\ndefault: deny\n", tmp_path)
+    talk.say(call(1))
+    assert len(talk.calls()) == 1
+    (record,) = talk.records()
+    assert record["effect"] == "allow"
+    assert record["shadowed"][0]["code"] == "unlisted"
+
+
+def test_a_server_that_does_not_answer_in_time_is_given_up(talk: Conversation) -> None:
+    talk.say(call(1, "list_runs"))
+    listed(talk)
+    talk.now = 301.0
+    talk.session.tick()
+    talk._deliver()
+    assert "within 300 s" in talk.answers(1)[0]["error"]["message"]
+
+
+def test_a_reload_changes_the_next_decision_and_announces_a_changed_list(tmp_path: Path) -> None:
+    from intercept_py.policy import loader
+
+    talk = Conversation("default: allow\n", tmp_path)
+    talk.say({"jsonrpc": "2.0", "id": "i", "method": "initialize", "params": {}})
+    talk.answer(talk.upstream.pop(), {"capabilities": {"tools": {"listChanged": True}}})
+    talk.say(call(1))
+    talk.session.replace_policy(loader.load(b"default: deny\nhide: [cancel_run]\n", "p"))
+    talk._deliver()
+    assert talk.client[-1]["method"] == "notifications/tools/list_changed"
+    talk.say({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
+    talk.answer(talk.upstream.pop(), LISTED)
+    assert [tool["name"] for tool in talk.answers(2)[0]["result"]["tools"]] == ["purge", "list_runs"]
+    talk.say(call(3))
+    listed(talk)
+    assert len(talk.calls()) == 1
+    assert denial(talk, 3)
