@@ -1,0 +1,193 @@
+"""Limits and counters as charges: which budget a call draws on, and how much.
+
+A rule is compiled to functions from a call to a charge; nothing is counted here. Keys name entry, window and scope,
+never rules or positions, so editing or reordering a policy resets no budget. Below: `paths`. Above: `matching`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Obligation", "compile_charges", "merge"]
+
+import hashlib
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal
+from typing import Final, TypeAlias
+
+import msgspec
+
+from intercept_py.model import Caller, Charge, Finding, Json, Strategy, ToolCall, Window
+from intercept_py.policy.operators import numeric
+from intercept_py.policy.paths import MISSING, render, walk
+from intercept_py.policy.rules import Check, Path, RateLimit, Rule
+
+Obligation: TypeAlias = Callable[[ToolCall], Charge | Finding]
+"""What a call is charged; a finding where the amount cannot be told."""
+_Scope: TypeAlias = Callable[[ToolCall], str]
+
+ONE: Final = Decimal(1)
+NOTHING: Final = Decimal(0)
+NO_LIMIT: Final = Decimal("Infinity")
+_EXACT: Final = Context(prec=1500)
+"""Enough digits for the sum of any two numbers that fit a double."""
+_LONGEST: Final = 64
+
+
+def compile_charges(pattern: str, rule: Rule, shadow: bool) -> tuple[Obligation, ...]:
+    """Everything `rule`, standing under the entry `pattern`, obliges a call to; `shadow` charges refuse nothing."""
+    obligations: list[Obligation] = []
+    if rule.rate_limit is not None:
+        obligations.append(_limit(pattern, rule, rule.rate_limit, shadow))
+    counted = (pattern, rule.counter.counter) if rule.counter is not None else None
+    if counted is not None:
+        obligations.append(_count(counted, rule, shadow))
+    obligations.extend(_look(check, rule, shadow) for check in rule.checks if (check.entry, check.counter) != counted)
+    return tuple(obligations)
+
+
+def merge(charges: list[Charge]) -> list[Charge]:
+    """One charge a counter: amounts added, the tightest limit kept, whatever order the rules had."""
+    merged: dict[tuple[tuple[str, ...], bool], Charge] = {}
+    for charge in charges:
+        slot = (charge.key, charge.shadow)
+        other = merged.get(slot)
+        if other is None:
+            merged[slot] = charge
+        else:
+            tighter = min(other, charge, key=lambda one: (one.limit, one.inclusive))
+            merged[slot] = msgspec.structs.replace(tighter, amount=_EXACT.add(other.amount, charge.amount))
+    return list(merged.values())
+
+
+# -- rate limits -------------------------------------------------------------------------------------------------------
+
+
+def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligation:
+    prefix = ("limit", pattern, _label(limit.window), limit.strategy.value)
+    # Sorted, because the order in which an author lists scopes means nothing.
+    scopes = tuple(map(_scope, sorted(limit.per, key=_spelling)))
+    most, window, strategy, name, reason = Decimal(limit.max), limit.window, limit.strategy, rule.name, rule.reason
+
+    if limit.per == ("global",):
+        shared = Charge((*prefix, "global"), ONE, most, window, strategy, name, True, reason, shadow)
+        return lambda _call: shared
+
+    def charge(call: ToolCall) -> Charge:
+        key = (*prefix, *[scope(call) for scope in scopes])
+        return Charge(key, ONE, most, window, strategy, name, True, reason, shadow)
+
+    return charge
+
+
+def _label(window: Window) -> str:
+    return window.calendar or f"{window.seconds}s"
+
+
+def _spelling(scope: str | Path) -> str:
+    return scope if isinstance(scope, str) else render(scope)
+
+
+def _scope(scope: str | Path) -> _Scope:
+    """Every part carries its kind, so that a principal cannot pass for a session of the same name."""
+    if isinstance(scope, str):
+        return _SCOPES[scope]
+    spelling, steps = render(scope), scope.steps
+
+    def part(call: ToolCall) -> str:
+        value = walk(call.arguments, steps)
+        return spelling if value is MISSING else f"{spelling}={_short(_canonical(value))}"
+
+    return part
+
+
+def _of_session(call: ToolCall) -> str:
+    return f"session={call.caller.session}" if call.caller.session else _widest(call.caller)
+
+
+def _of_principal(call: ToolCall) -> str:
+    return _widest(call.caller)
+
+
+def _of_tool(call: ToolCall) -> str:
+    return f"tool={_short(call.name)}"
+
+
+def _of_all(_call: ToolCall) -> str:
+    return "global"
+
+
+def _widest(caller: Caller) -> str:
+    """A scope that the transport cannot prove falls back to the next wider one, never to none."""
+    if caller.principal:
+        return f"principal={caller.principal}"
+    return f"address={caller.address}" if caller.address else "global"
+
+
+_SCOPES: Final[Mapping[str, _Scope]] = {
+    "session": _of_session,
+    "principal": _of_principal,
+    "tool": _of_tool,
+    "global": _of_all,
+}
+
+
+def _short(text: str) -> str:
+    """Callers choose these texts. A long one becomes its digest, which is longer than any text that is kept."""
+    if len(text) <= _LONGEST:
+        return text
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: Json) -> str:
+    """One spelling for equal values: `1` and `1.0` share a budget, `1` and `"1"` do not."""
+    return msgspec.json.encode(_plain(value), order="deterministic").decode()
+
+
+def _plain(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+def _count(counted: tuple[str, str], rule: Rule, shadow: bool) -> Obligation:
+    """One charge for the rule's own counter, held to the tightest of its limits."""
+    counter = rule.counter
+    assert counter is not None
+    own = [(check.limit, check.inclusive) for check in rule.checks if (check.entry, check.counter) == counted]
+    limit, inclusive = min(own, default=(NO_LIMIT, True))
+    template = Charge(
+        ("state", *counted), NOTHING, limit, counter.window, Strategy.FIXED, rule.name, inclusive, rule.reason, shadow
+    )
+    if counter.increment_from is None:
+        fixed = msgspec.structs.replace(template, amount=ONE if counter.increment is None else counter.increment)
+        return lambda _call: fixed
+    source = counter.increment_from
+
+    def charge(call: ToolCall) -> Charge | Finding:
+        amount = numeric(walk(call.arguments, source.steps))
+        if amount is None or amount < 0:
+            reason = f"rule `{rule.name}` counts `{source.text}`, which must be a number of at least 0"
+            return Finding("bad_increment", reason, rule.name)
+        return msgspec.structs.replace(template, amount=Decimal(amount))
+
+    return charge
+
+
+def _look(check: Check, rule: Rule, shadow: bool) -> Obligation:
+    """A limit on a counter that another rule feeds: nothing is added."""
+    charge = Charge(
+        ("state", check.entry, check.counter),
+        NOTHING,
+        check.limit,
+        check.window,
+        Strategy.FIXED,
+        rule.name,
+        check.inclusive,
+        rule.reason,
+        shadow,
+    )
+    return lambda _call: charge
