@@ -27,6 +27,7 @@ from intercept_py.log import LEVELS, Log
 from intercept_py.model import Caller
 from intercept_py.policy.rules import Policy
 from intercept_py.proxy import Session
+from intercept_py.state.deferred import Deferred
 from intercept_py.transports.stdio import Signals, Stdio
 
 CANNOT_CREATE = 73
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     log = Log(options.log_level)
     try:
         policy = policy_file.read(options.config)
-        counters = state.open_state(options.state, prefix=options.state_prefix)
+        state.check(options.state)
         audit = AuditLog.open(options.audit or _default_audit())
     except PolicyError as exc:
         for problem in exc.problems:
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
     except (StateError, AuditError) as exc:
         log("error", str(exc))
         return CANNOT_CREATE
+    counters = Deferred(lambda: state.open_state(options.state, prefix=options.state_prefix))
     for warning in policy_file.warnings(options.config) + audit.warnings():
         log("warn", warning)
     server = _server_name(command)
@@ -66,6 +68,8 @@ def main(argv: list[str]) -> int:
             log("error", str(exc))
             enforcer.stopped(str(exc))
             return NOT_FOUND
+        if policy.counts:
+            counters.prepare()
         log("debug", f"started the server as process {child.pid}; audit file {audit.path}")
         idle = None if options.no_reload else _reloader(session, enforcer, options.config, policy, log)
         gc.freeze()  # what exists now stays: the collector need not look at it again
