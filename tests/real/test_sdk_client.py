@@ -1,0 +1,195 @@
+"""The Python SDK's client, in both protocol eras, through the proxy to a server on the SDK."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.context import ClientRequestContext
+from mcp.client.subscriptions import ResourceUpdated, ToolsListChanged
+from mcp_types import (
+    CallToolResult,
+    CreateMessageRequestParams,
+    CreateMessageResult,
+    ElicitRequestParams,
+    ElicitResult,
+    TextContent,
+)
+
+from tests.support.commands import sdk_server
+from tests.support.wire import DECISION_KEY, DENIED, proxy_command
+
+pytestmark = pytest.mark.anyio
+
+MODES = ("legacy", "auto", "2026-07-28")
+VERSION = {"legacy": "2025-11-25", "auto": "2026-07-28", "2026-07-28": "2026-07-28"}
+POLICY = """
+hide: [break_it]
+tools:
+  add:
+    rules: [{name: small, action: allow, conditions: [{path: args.a, op: lte, value: 100}], reason: at most 100}]
+  say:
+    rules: [{name: twice, action: allow, rate_limit: {max: 2, window: 60}}]
+"""
+
+
+async def _elicit(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    assert params.message == "who are you?"
+    return ElicitResult(action="accept", content={"name": "Ada"})
+
+
+async def _sample(context: ClientRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult:
+    return CreateMessageResult(role="assistant", model="m", content=TextContent(type="text", text="42"))
+
+
+@asynccontextmanager
+async def connected(command: list[str], mode: str) -> AsyncIterator[Client]:
+    """A client that can be asked and sampled; all of it must be over within half a minute."""
+    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    client = Client(server, mode=mode, elicitation_callback=_elicit, sampling_callback=_sample, cache=None)
+    with anyio.fail_after(30):
+        async with client:
+            yield client
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> list[str]:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    return proxy_command(policy, sdk_server(), "--state", "memory://", "--audit", str(tmp_path / "audit.jsonl"))
+
+
+def text(result: CallToolResult) -> str:
+    assert isinstance(result.content[0], TextContent)
+    return result.content[0].text
+
+
+async def test_both_ends_agree_on_the_version_as_without_the_proxy(guarded: list[str], mode: str) -> None:
+    async with connected(guarded, mode) as client:
+        assert client.protocol_version == VERSION[mode]
+        assert text(await client.call_tool("say", {"text": "x"})) == "x"
+
+
+async def test_the_client_lists_what_the_server_offers_but_hidden_tools(guarded: list[str], mode: str) -> None:
+    async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
+        listed = (await alone.list_tools()).tools
+        assert (await client.list_tools()).tools == [tool for tool in listed if tool.name != "break_it"]
+        assert (await client.list_resources()).resources == (await alone.list_resources()).resources
+        assert (await client.list_prompts()).prompts == (await alone.list_prompts()).prompts
+        assert (await client.read_resource("note://one")).contents == (await alone.read_resource("note://one")).contents
+        given = {"code": "x"}
+        assert await client.get_prompt("review", given) == await alone.get_prompt("review", given)
+
+
+async def test_an_allowed_call_has_the_servers_structured_result(guarded: list[str], mode: str) -> None:
+    async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
+        result = await client.call_tool("add", {"a": 1, "b": 2})
+        assert result.structured_content == {"total": 3}
+        assert result == await alone.call_tool("add", {"a": 1, "b": 2})
+
+
+async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(guarded: list[str], mode: str) -> None:
+    async with connected(guarded, mode) as client:
+        await client.list_tools()
+        result = await client.call_tool("add", {"a": 101, "b": 2})
+        assert result.is_error
+        assert text(result) == f"{DENIED}at most 100; rule `small`"
+        assert result.structured_content is None
+        assert result.meta is not None
+        assert result.meta[DECISION_KEY]["rule"] == "small"
+
+
+async def test_a_denial_by_a_limit_says_when_to_retry(guarded: list[str], mode: str) -> None:
+    async with connected(guarded, mode) as client:
+        for _ in range(2):
+            assert not (await client.call_tool("say", {"text": "x"})).is_error
+        result = await client.call_tool("say", {"text": "x"})
+        assert result.is_error
+        assert text(result).startswith(DENIED)
+        assert result.meta is not None
+        decision: dict[str, Any] = result.meta[DECISION_KEY]
+        assert 0 < decision["retry_after"] <= 60
+        assert text(result).endswith(f"retry in {math.ceil(decision['retry_after'])} s")
+
+
+async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: list[str], mode: str) -> None:
+    async def refused(client: Client, tool: str) -> tuple[Any, ...]:
+        try:
+            result = await client.call_tool(tool, {})
+        except MCPError as error:
+            return error.code, error.message.replace(tool, "X"), error.error.data
+        return result.is_error, text(result).replace(tool, "X")
+
+    async with connected(guarded, mode) as client:
+        assert await refused(client, "break_it") == await refused(client, "no_such_tool")
+
+
+async def test_progress_arrives_in_order(guarded: list[str], mode: str) -> None:
+    """The client runs its callback beside the call, so that the last report may come just after the result."""
+    seen: list[tuple[float, float | None, str | None]] = []
+    complete = anyio.Event()
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append((progress, total, message))
+        if progress == total:
+            complete.set()
+
+    async with connected(guarded, mode) as client:
+        assert text(await client.call_tool("count", {"steps": 3}, progress_callback=on_progress)) == "counted"
+        await complete.wait()
+        assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
+
+
+async def test_cancelling_a_call_cancels_it_in_the_server(guarded: list[str], mode: str) -> None:
+    async with connected(guarded, mode) as client:
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(client.call_tool, "hang", {})
+            assert text(await client.call_tool("await_hanging", {})) == "hanging"
+            calls.cancel_scope.cancel()
+        assert text(await client.call_tool("await_cancelled", {})) == "cancelled"
+
+
+async def test_the_server_can_ask_the_user(guarded: list[str], mode: str) -> None:
+    """A request of the server in the legacy era, an `input_required` result and a second call in the modern one."""
+    async with connected(guarded, mode) as client:
+        assert text(await client.call_tool("greet", {})) == "hello Ada"
+
+
+async def test_the_server_can_sample_the_clients_model(guarded: list[str], mode: str) -> None:
+    async with connected(guarded, mode) as client:
+        assert text(await client.call_tool("consult", {})) == "the model says 42"
+
+
+@pytest.mark.parametrize("modern", MODES[1:])
+async def test_subscribers_hear_of_changes(guarded: list[str], modern: str) -> None:
+    async with connected(guarded, modern) as client:
+        wanted = client.listen(tools_list_changed=True, resource_subscriptions=["note://one"])
+        async with wanted as subscription:
+            await client.call_tool("change", {})
+            changes = [await anext(subscription), await anext(subscription)]
+            assert changes == [ToolsListChanged(), ResourceUpdated(uri="note://one")]
+        assert text(await client.call_tool("change", {})) == "changed"
+
+
+async def test_many_calls_at_once_each_get_their_own_answer(guarded: list[str], mode: str) -> None:
+    answers: dict[int, Any] = {}
+
+    async def add(client: Client, number: int) -> None:
+        answers[number] = (await client.call_tool("add", {"a": number, "b": number})).structured_content
+
+    async with connected(guarded, mode) as client, anyio.create_task_group() as calls:
+        for number in range(50):
+            calls.start_soon(add, client, number)
+    assert answers == {number: {"total": 2 * number} for number in range(50)}
