@@ -2,10 +2,11 @@
 
     python -m benchmarks.stdio [--calls N] [--rounds N] [--json]
 
-The upstream is `tests/support/echo_server.py`, the client two pipes and `os.read`. Latency: one call at a time; the variants
-take turns, round by round, so that a busy machine slows all of them. Throughput: 64 calls in flight. Start: from spawn to the
-answer of `initialize`, and to the answer of the first call. Memory: resident set after the load. PYTHON* variables are
-stripped from the environment (they can switch byte code off) and everything is compiled before it is measured.
+The upstream is `tests/support/echo_server.py`, the client two pipes and `os.read`. Latency: one call at a time; the
+variants take turns, round by round, so that a busy machine slows all of them. Throughput: 64 calls in flight. Start:
+from spawn to the answer of `initialize`, and to the answer of the first call. Memory: resident set after the load.
+PYTHON* variables are stripped from the environment (they can switch byte code off) and everything is compiled before
+it is measured.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Peer:
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def stop(self) -> None:
+        """End it as a client does."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(10)

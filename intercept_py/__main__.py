@@ -6,6 +6,7 @@ __all__ = ["COMMANDS", "main"]
 
 import os
 import sys
+import typing
 from importlib import import_module
 
 COMMANDS = {
@@ -45,7 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     return 64
 
 
+def _import_msgspec() -> None:
+    """Import msgspec without `typing_extensions`, which it prefers to `typing`.
+
+    On the Pythons that we support both have what it looks for, and importing the former takes a quarter of the time in
+    which a proxy should have answered its first message.
+    """
+    if "typing_extensions" not in sys.modules:
+        sys.modules["typing_extensions"] = typing
+        import_module("msgspec")
+        del sys.modules["typing_extensions"]
+
+
 def _call(name: str, arguments: list[str]) -> int:
+    _import_msgspec()
     try:
         status: int = import_module(COMMANDS[name][0]).main(arguments)
         sys.stdout.flush()

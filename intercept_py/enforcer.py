@@ -14,7 +14,6 @@ import msgspec
 
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import (
-    Outcome,
     Request,
     decision_record,
     outcome_record,
@@ -108,7 +107,7 @@ class Enforcer:
             decision, receipt, refusal = self._decide(call, str(message.method))
             if message.id is not None or decision.effect is Effect.DENY:
                 self._record(decision_id, judge, decision, call)
-        except Exception as exc:  # noqa: BLE001 - promise 4: any failure while deciding is a denial
+        except Exception as exc:  # promise 4: any failure while deciding is a denial
             decision, receipt, refusal = _failed(exc), None, None
         if decision.effect is Effect.ALLOW:
             if message.id is not None:
@@ -159,7 +158,9 @@ class Enforcer:
         self._open.pop(verdict.ticket, None)
         if verdict.receipt is not None:
             self._refund(verdict.receipt)
-        return _denial(verdict.decision_id, Finding("audit_unavailable", f"the call cannot be recorded: {problem}"), None)
+        return _denial(
+            verdict.decision_id, Finding("audit_unavailable", f"the call cannot be recorded: {problem}"), None
+        )
 
     def settle(self, settle: Settle) -> None:
         """Append how an allowed request ended. What never reached the server is given back (security rule 6)."""
@@ -168,13 +169,12 @@ class Enforcer:
             return
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
-        outcome: Outcome = settle.outcome
         ms = (self._timer() - request.since) * 1000
         kept = request.audit is AuditLevel.RESPONSE and settle.result
         result = msgspec.Raw(settle.result) if kept else msgspec.UNSET
         try:
             record = outcome_record(
-                timestamp(self._clock()), request.decision_id, outcome, ms, code=settle.code, result=result
+                timestamp(self._clock()), request.decision_id, settle.outcome, ms, code=settle.code, result=result
             )
             self._audit.append(record)
         except (AuditError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:

@@ -1,7 +1,7 @@
 """What the proxy says to people: one line a message, on stderr. stdout belongs to MCP alone.
 
-Lines are escaped: they quote tool names and messages that come from strangers (security rule 11). `logging` is not used: it
-costs 12 ms of the proxy's start, and there is one destination and one format.
+Lines are escaped: they quote tool names and messages that come from strangers (security rule 11). `logging` is not
+used: it costs 12 ms of the proxy's start, and there is one destination and one format.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _MAX_LINE = 2000
 def printable(text: str) -> str:
     """The text with everything escaped that could move a cursor, end a line or change the reading direction.
 
-    Control, format (bidi, zero-width), surrogate, private and unassigned characters and line separators become `\\xNN` or
-    `\\uNNNN`, the way Python writes them; a backslash stays as it is.
+    Control, format (bidi, zero-width), surrogate, private and unassigned characters and line separators become
+    `\\xNN` or `\\uNNNN`, the way Python writes them; a backslash stays as it is.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -39,8 +39,8 @@ def _escape(character: str) -> str:
 class Log:
     """Writes lines of at least `level` to a file descriptor (stderr).
 
-    Loses lines rather than the proxy: what would block (nobody reads stderr) is dropped, and over `BURST` lines within a
-    second are counted instead of written, because a hostile server can cause one per line that it sends.
+    Loses lines rather than the proxy: what would block (nobody reads stderr) is dropped, and over `BURST` lines
+    within a second are counted instead of written, because a hostile server can cause one per line that it sends.
     """
 
     BURST = 50

@@ -16,6 +16,7 @@ __all__ = [
     "Finding",
     "Json",
     "JsonObject",
+    "Outcome",
     "RequestId",
     "Strategy",
     "Tool",
@@ -26,7 +27,7 @@ __all__ = [
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -60,8 +61,14 @@ class AuditLevel(Enum):
     RESPONSE = "response"
 
 
+Outcome: TypeAlias = Literal[
+    "ok", "tool_error", "error", "timeout", "cancelled", "upstream_gone", "not_sent", "withdrawn"
+]
+"""How an allowed request ended. `withdrawn` and `not_sent`: it never reached the server."""
+
+
 class Window(msgspec.Struct, frozen=True):
-    """A span of time. `calendar` (`second` to `month`) is the unit the author named: fixed windows align to it in UTC."""
+    """A span of time. `calendar` (`second` to `month`): the unit the author named; fixed windows align to it in UTC."""
 
     seconds: int
     calendar: str | None = None

@@ -1,7 +1,7 @@
 """A policy on disk: read it once, then watch it (security rule 8).
 
-The path is looked up anew every time, so that a replaced file counts however it was replaced: editors and `sed -i` rename over
-it, git and Kubernetes swap a directory or a symlink. No inode is held and no notification is trusted.
+The path is looked up anew every time, so that a replaced file counts however it was replaced: editors and `sed -i`
+rename over it, git and Kubernetes swap a directory or a symlink. No inode is held and no notification is trusted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def warnings(path: str) -> list[str]:
 
 
 class Watch:
-    """Notices that the policy at `path` has changed. Ask with `poll` a few times a second, or force it with `poll(True)`."""
+    """Notices that the policy at `path` has changed. Ask with `poll` a few times a second; `poll(True)` forces it."""
 
     _REHASH = 40
     """Every so many polls the content is read whatever `stat` says: some file systems keep time stamps."""

@@ -1,6 +1,7 @@
 """Start, signal and reap one child process that leads its own session, so that its whole group can be ended.
 
-`subprocess` would do, but importing it costs a tenth of the proxy's start-up budget; `os.posix_spawnp` is what it wraps.
+`subprocess` would do, but importing it costs a tenth of the proxy's start-up budget; `os.posix_spawnp` is what it
+wraps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ __all__ = ["Child", "exit_status", "start"]
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from intercept_py.errors import UpstreamError
 
@@ -43,10 +45,9 @@ class Child:
 
     def kill_group(self, signum: int) -> None:
         """Signal every process of the child's group, also after the child itself has gone."""
-        try:
+        # PermissionError: on some systems all that is left of the group are zombies.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signum)
-        except (ProcessLookupError, PermissionError):
-            pass  # PermissionError: on some systems all that is left of the group are zombies
 
     def group_alive(self) -> bool:
         """Whether any process of the group is left (a zombie that someone else must reap counts as well)."""
@@ -69,7 +70,7 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:
     actions = ((os.POSIX_SPAWN_DUP2, child_in, 0), (os.POSIX_SPAWN_DUP2, child_out, 1))
     try:
         pid = os.posix_spawnp(
-            command[0], command, environment, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS
+            command[0], list(command), environment, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS
         )
     except (OSError, ValueError) as exc:
         os.close(our_out)

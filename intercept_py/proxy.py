@@ -1,7 +1,7 @@
 """One session: carries the relay's commands out and has the enforcer judge what the relay holds.
 
-No I/O of its own: a transport feeds it lines, sends what it has collected in `to_client` and `to_upstream`, and calls `tick`
-now and then. So every transport enforces alike.
+No I/O of its own: a transport feeds it lines, sends what it has collected in `to_client` and `to_upstream`, and calls
+`tick` now and then. So every transport enforces alike.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ class Session:
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
-            kind = type(command)
-            if kind is Judge:
+            if isinstance(command, Judge):
                 self._judge(command)
-            elif kind is ToUpstream:
+            elif isinstance(command, ToUpstream):
+                self._send_judged()  # what was judged before goes first
                 self.to_upstream.append(command.data)
-            elif kind is ToClient:
+            elif isinstance(command, ToClient):
+                self._send_judged()
                 self.to_client.append(command.data)
-            elif kind is Settle:
+            elif isinstance(command, Settle):
                 self._enforcer.settle(command)
             else:
                 self._perform_rare(command)
@@ -112,7 +113,7 @@ class Session:
         self._waiting.clear()
 
     def _send_judged(self) -> None:
-        """Record every verdict, then carry it out. A verdict that could not be recorded becomes a denial (promise 6)."""
+        """Record every verdict, then carry it out. One that could not be recorded becomes a denial (promise 6)."""
         if not self._batch:
             return
         batch, self._batch = self._batch, []
@@ -125,7 +126,7 @@ class Session:
             self._perform(self._relay.decided(judge.ticket, denial, now))
 
     def rest(self) -> None:
-        """Nothing to do for a moment: record how requests ended. Until then that waits for the next decision's write."""
+        """Nothing to do for a moment: record how requests ended, which else waits for the next decision's write."""
         problem = self._enforcer.commit()
         if problem is not None:
             self._log("error", f"outcomes are not recorded: {problem}")

@@ -1,4 +1,4 @@
-"""`intercept-py run` as a process: what a client, a bad server and a careless operator see. Real processes throughout."""
+"""`intercept-py run` as a process: what a client, a bad server and a careless operator see."""
 
 from __future__ import annotations
 
@@ -239,7 +239,15 @@ def test_a_line_of_100_mb_gets_one_error_and_the_next_one_is_served(proxy: Start
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xff\xfe\x00\n", b"{\n", b"[]\n", b"null\n", b"\x00" * 100 + b"\n", b'{"jsonrpc":"2.0","id":1}\n', b"[" * 100_000 + b"\n"],
+    [
+        b"\xff\xfe\x00\n",
+        b"{\n",
+        b"[]\n",
+        b"null\n",
+        b"\x00" * 100 + b"\n",
+        b'{"jsonrpc":"2.0","id":1}\n',
+        b"[" * 100_000 + b"\n",
+    ],
 )
 def test_garbage_from_the_client_gets_an_error_and_reaches_nobody(data: bytes, proxy: StartProxy, record: Path) -> None:
     wire = proxy(ALLOW)
@@ -316,7 +324,7 @@ def test_a_client_killed_with_sigkill_leaves_nothing_running(tmp_path: Path, pol
     command = proxy_command(policy, bad_server("ignores-eof-and-term"), "--audit", str(tmp_path / "a.jsonl"))
     client = (
         "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE);"
-        "p.stdin.write(b'{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\\n'); p.stdin.flush();"
+        'p.stdin.write(b\'{"jsonrpc":"2.0","id":1,"method":"ping"}\\n\'); p.stdin.flush();'
         "print(p.stdout.readline(), flush=True); sys.stdin.read()"
     )
     with Wire([sys.executable, "-c", client, *command]) as wire:

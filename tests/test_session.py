@@ -19,9 +19,9 @@ tools:
 """
 LISTED = {
     "tools": [
-        {"name": "cancel_run", "inputSchema": {"type": "object", "required": ["runId"], "properties": {"runId": {"type": "string"}}}},
-        {"name": "purge", "inputSchema": {"type": "object"}},
-        {"name": "list_runs", "inputSchema": {"type": "object"}},
+        {"name": "cancel_run", "inputSchema": {"type": "object", "required": ["runId"], "properties": {"runId":
+        {"type": "string"}}}}, {"name": "purge", "inputSchema": {"type": "object"}}, {"name": "list_runs",
+        "inputSchema": {"type": "object"}},
     ]
 }  # fmt: skip
 

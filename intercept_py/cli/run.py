@@ -8,15 +8,12 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
-import _thread
 import argparse
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable
 from hashlib import sha256
-from importlib import import_module
 
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
@@ -57,8 +54,8 @@ def main(argv: list[str]) -> int:
     server = _server_name(command)
     caller = Caller(session=os.urandom(16).hex())
     enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic)
-    if (problem := enforcer.started(__version__)) is not None:
-        log("error", problem)
+    if (unrecorded := enforcer.started(__version__)) is not None:
+        log("error", unrecorded)
         return CANNOT_CREATE
     session = Session(enforcer, log, time.monotonic, options.timeout)
     with Signals() as signals:
@@ -147,14 +144,12 @@ def _default_audit() -> str:
 
 
 def _server_name(command: list[str]) -> str:
-    """Names the server in records and in the keys of its limits: stable for a command, without its arguments (secrets)."""
+    """Names the server in records and in the keys of its limits: stable for a command, without its secrets."""
     digest = sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{os.path.basename(command[0])}-{digest}"
 
 
-def _reloader(
-    session: Session, enforcer: Enforcer, path: str, policy: Policy, log: Log
-) -> Callable[[bool], None]:
+def _reloader(session: Session, enforcer: Enforcer, path: str, policy: Policy, log: Log) -> Callable[[bool], None]:
     """What the loop calls when it has time: look at the policy file, and take it if it may be used."""
     watch = policy_file.Watch(path, policy.revision)
 

@@ -38,7 +38,7 @@ class Action(Enum):
 
 
 class Path(msgspec.Struct, frozen=True):
-    """Where a condition looks: a root (`args`, `caller`, `tool`), the steps below it, and `text` as the author wrote it."""
+    """Where a condition looks: a root (`args`, `caller`, `tool`), the steps below it, and `text` as written."""
 
     root: str
     steps: tuple[str | int, ...]
@@ -87,7 +87,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class Validate(msgspec.Struct, frozen=True):
-    """`validate`. `required`: True (what the tool's schema requires) or names; `schema`: True or an inline JSON Schema."""
+    """`validate`. `required`: True (what the tool's schema requires) or names; `schema`: True or a JSON Schema."""
 
     required: bool | tuple[str, ...] = False
     schema: bool | JsonObject = False

@@ -1,7 +1,8 @@
-"""The loop between a client on our stdin and stdout and a server that is our child. The only code here that moves bytes.
+"""The loop between a client on our stdin and stdout and a server that is our child. The only code here that moves
+bytes.
 
-One thread, `poll`, 64 KiB reads, direct writes: measured the fastest for one processor, and nothing to import. A side that
-does not read stops the other one from being read (`_HIGH_WATER`), so nothing grows.
+One thread, `poll`, 64 KiB reads, direct writes: measured the fastest for one processor, and nothing to import. A side
+that does not read stops the other one from being read (`_HIGH_WATER`), so nothing grows.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Stdio:
         self._changed = True  # what to wait for
         self._ending = False
         self._look_at_child = True  # it may have ended before the first SIGCHLD was caught
+        self._last_read = 0.0  # when the server ended its output
         self._deadline: float | None = None
         self._signal: int | None = None
         self._killed = False
@@ -231,6 +233,7 @@ class Stdio:
             self._session.from_upstream(self._from_upstream.feed(data), self._limit)
         else:
             self._upstream_open = False
+            self._last_read = time.monotonic()
             self._changed = True
 
     def _flush(self) -> None:
@@ -279,6 +282,8 @@ class Stdio:
             return
         self._ending = True
         urgent = self._signal is not None or self._client.broken
+        if not self._upstream_open and now >= self._last_read + _DRAIN:
+            self._session.upstream_gone("the server ended its output before it answered")
         if self._deadline is None:
             self._deadline = now + (_PENDING_GRACE if self._session.waiting and not urgent else _GRACE)
         held = self._upstream.buffer or self._session.judging

@@ -76,7 +76,7 @@ def _tool(listed: JsonObject) -> Tool:
 
 
 def filter_page(result: JsonObject, hidden: Callable[[str], bool], modern: bool) -> bytes:
-    """The result without hidden tools, all else kept. A modern list that changed is `private` (MCP 2026-07-28, caching)."""
+    """The result without hidden tools, all else kept. A changed modern list is `private` (MCP 2026-07-28, caching)."""
     kept = [tool for tool in result["tools"] if not hidden(tool["name"])]
     if len(kept) < len(result["tools"]):
         result = {**result, "tools": kept}

@@ -30,7 +30,7 @@ from unicodedata import normalize
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import Json, RequestId
+from intercept_py.model import Json, JsonObject, RequestId
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -67,13 +67,14 @@ def decode(line: bytes) -> Json:
     """Decode one message from the client, or raise `ProtocolError`: -32700, or -32600 for what only JSON allows.
 
     Refused beyond RFC 8259: BOM, invalid UTF-8, lone surrogates, NaN and Infinity, numbers outside a double, nesting
-    over `MAX_DEPTH`, duplicate keys however they are written, control characters in keys, anything after the first value.
+    over `MAX_DEPTH`, duplicate keys however they are written, control characters in keys, anything after the first
+    value.
     """
     return decode_call(line)[0]
 
 
 def decode_call(line: bytes) -> tuple[Json, bool]:
-    """As `decode`, and whether an integer lies beyond ±(2^53-1), where doubles read another number (RFC 8259, section 6)."""
+    """As `decode`, and whether an integer lies beyond ±(2^53-1), which doubles cannot keep (RFC 8259, section 6)."""
     try:
         value = _decode(line)
     except RecursionError:
@@ -93,26 +94,18 @@ def _why(exc: Exception) -> str:
 
 
 def _inspect(value: Json) -> tuple[int, bool]:
-    """Count the object keys level by level and look for large integers; raise for depth and control characters in keys."""
+    """Count the object keys level by level, look for large integers; raise for depth and control characters in keys."""
     keys = 0
     large = False
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Json] = []
         for node in level:
-            children = node
             if type(node) is dict:
                 keys += len(node)
-                for key in node:
-                    if not key.isidentifier() and _CONTROL.search(key):
-                        raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
-                children = node.values()
-            elif type(node) is not list:
-                children = (node,)  # a scalar alone is a message as well
-            for child in children:
+                _check_keys(node)
+            for child in node.values() if type(node) is dict else node if type(node) is list else (node,):
                 kind = type(child)
-                if kind is str:
-                    continue
                 if kind is dict or kind is list:
                     below.append(child)
                 elif kind is int and not -_MAX_SAFE_INTEGER <= child <= _MAX_SAFE_INTEGER:
@@ -121,6 +114,12 @@ def _inspect(value: Json) -> tuple[int, bool]:
             return keys, large
         level = below
     raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_keys(members: JsonObject) -> None:
+    for key in members:
+        if not key.isidentifier() and _CONTROL.search(key):
+            raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
 
 
 def encode(value: Json) -> bytes:
@@ -176,7 +175,7 @@ def peek_id(line: bytes) -> RequestId | None:
 
 
 def guess_id(line: bytes) -> int | None:
-    """The id at the very beginning or end of a response that cannot be read, where it can only be the response's own."""
+    """The id at the very beginning or end of an unreadable response, where it can only be the response's own."""
     match = _ID_FIRST.match(line) or _ID_LAST.search(line)
     return int(match[1]) if match else None
 

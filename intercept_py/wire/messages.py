@@ -1,6 +1,7 @@
 """The JSON-RPC messages the relay knows: their names, their checked shapes, and the answers the proxy itself gives.
 
-Pure. Below: `codec`. Above: `relay`. Sources: JSON-RPC 2.0; MCP 2024-11-05 to 2025-11-25 ("legacy") and 2026-07-28 ("modern").
+Pure. Below: `codec`. Above: `relay`. Sources: JSON-RPC 2.0; MCP 2024-11-05 to 2025-11-25 ("legacy") and 2026-07-28
+("modern").
 """
 
 from __future__ import annotations
@@ -48,16 +49,15 @@ _MAX_SAFE_INTEGER = 2**53 - 1
 
 KNOWN_METHODS = frozenset(
     {
-        "completion/complete", "initialize", "logging/setLevel", "ping", "prompts/get", "prompts/list", "resources/list",
-        "resources/read", "resources/subscribe", "resources/templates/list", "resources/unsubscribe", "server/discover",
-        "subscriptions/listen", "tools/call", "tools/list",
-        "tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update",
-        "notifications/cancelled", "notifications/initialized", "notifications/progress",
-        "notifications/roots/list_changed",
-        "elicitation/create", "roots/list", "sampling/createMessage",
-        "notifications/elicitation/complete", "notifications/message", "notifications/prompts/list_changed",
-        "notifications/resources/list_changed", "notifications/resources/updated",
-        "notifications/subscriptions/acknowledged", "notifications/tasks/status", "notifications/tools/list_changed",
+        "completion/complete", "initialize", "logging/setLevel", "ping", "prompts/get", "prompts/list",
+        "resources/list", "resources/read", "resources/subscribe", "resources/templates/list",
+        "resources/unsubscribe", "server/discover", "subscriptions/listen", "tools/call", "tools/list", "tasks/get",
+        "tasks/list", "tasks/result", "tasks/cancel", "tasks/update", "notifications/cancelled",
+        "notifications/initialized", "notifications/progress", "notifications/roots/list_changed",
+        "elicitation/create", "roots/list", "sampling/createMessage", "notifications/elicitation/complete",
+        "notifications/message", "notifications/prompts/list_changed", "notifications/resources/list_changed",
+        "notifications/resources/updated", "notifications/subscriptions/acknowledged", "notifications/tasks/status",
+        "notifications/tools/list_changed",
     }
 )  # fmt: skip
 """Every method and notification of MCP in either direction, tasks (2025-11-25, and the 2026 extension) included."""
@@ -161,7 +161,9 @@ def _check_call(value: JsonObject, params: JsonObject, large: bool) -> None:
     if type(params.get("arguments", {})) is not dict:
         raise ProtocolError(INVALID_PARAMS, "`params.arguments` of `tools/call` must be an object")
     if large:
-        raise ProtocolError(INVALID_PARAMS, "a number in `tools/call` is an integer beyond ±(2^53-1): send it as a string")
+        raise ProtocolError(
+            INVALID_PARAMS, "a number in `tools/call` is an integer beyond ±(2^53-1): send it as a string"
+        )
 
 
 def modern_envelope(params: JsonObject) -> JsonObject:
@@ -200,8 +202,8 @@ def _seconds(seconds: float) -> str:
 def refusal(request_id: RequestId, method: str, modern: bool, denial: Denial) -> bytes:
     """The answer to a denied request: a tool result for `tools/call`, so that the model reads it, else an error.
 
-    MCP 2026-07-28, server/tools, error handling. `resultType` belongs to modern results only; `structuredContent` would be
-    validated against the tool's outputSchema and is never sent.
+    MCP 2026-07-28, server/tools, error handling. `resultType` belongs to modern results only; `structuredContent`
+    would be validated against the tool's outputSchema and is never sent.
     """
     detail: JsonObject = {"id": denial.decision, "code": denial.code, "rule": denial.rule}
     if denial.retry_after is not None:

@@ -1,8 +1,8 @@
 """One connection between a client and its server, without I/O: messages in, commands out.
 
-The relay knows the protocol: ids, eras, cancellation, listing. It does not know policy: each message that asks something to
-happen becomes a `Judge` command, and goes on only when `decided` says so. Below: `messages`, `catalogue`. Above: `proxy`
-performs the commands in order. Nothing here raises for what a peer sends.
+The relay knows the protocol: ids, eras, cancellation, listing. It does not know policy: each message that asks
+something to happen becomes a `Judge` command, and goes on only when `decided` says so. Below: `messages`,
+`catalogue`. Above: `proxy` performs the commands in order. Nothing here raises for what a peer sends.
 
 A request's *ticket* is the id under which it goes to the server (ours, never the client's). Its life:
 
@@ -33,7 +33,7 @@ from typing import TypeAlias
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import Json, JsonObject, RequestId, Tool
+from intercept_py.model import Json, JsonObject, Outcome, RequestId, Tool
 from intercept_py.wire import catalogue, codec, messages
 from intercept_py.wire.codec import INVALID_REQUEST
 from intercept_py.wire.messages import Denial, Incoming
@@ -72,10 +72,10 @@ class Withdraw(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """An allowed request is over. `outcome` is ok, tool_error, error, timeout, cancelled, upstream_gone or withdrawn."""
+    """An allowed request is over: ok, tool_error, error, timeout, cancelled, upstream_gone or withdrawn."""
 
     ticket: int
-    outcome: str
+    outcome: Outcome
     code: int | None = None
     result: bytes = b""
 
@@ -97,7 +97,7 @@ Command: TypeAlias = ToUpstream | ToClient | Judge | Withdraw | Settle | ToolsKn
 
 
 class _Pending(msgspec.Struct):
-    """A request at the server. `client_id` None: the proxy's own. `cancelled`: the client no longer wants the answer."""
+    """A request at the server. `client_id` None: the proxy's own. `cancelled`: nobody wants the answer."""
 
     client_id: RequestId | None
     method: str
@@ -140,7 +140,9 @@ class Relay:
         self._held: dict[int, tuple[Incoming, bytes | None] | None] = {}
         self._pending: dict[int, _Pending] = {}
         self._by_client_id: dict[RequestId, int] = {}
-        self._asked: dict[RequestId, int] = {}  # the server's own requests that the client has not answered: id to ticket
+        self._asked: dict[
+            RequestId, int
+        ] = {}  # the server's own requests that the client has not answered: id to ticket
         self._fetch: _Fetch | None = None
         self._announces_tools = False
         self._listeners: set[int] = set()  # modern subscriptions to tools/list_changed, by ticket
@@ -189,7 +191,7 @@ class Relay:
         ticket = self._asked.pop(message.id, None)
         if ticket is None:
             return [Note("warn", "dropped an answer from the client that nobody asked for")]
-        outcome = "ok" if "result" in message.value else "error"
+        outcome: Outcome = "ok" if "result" in message.value else "error"
         return [Settle(ticket, outcome), ToUpstream(codec.encode(message.value))]
 
     def _client_cancels(self, message: Incoming) -> list[Command]:
@@ -208,7 +210,7 @@ class Relay:
     # ---- decisions
 
     def decided(self, ticket: int, denial: Denial | None, now: float) -> list[Command]:
-        """The answer to a `Judge`: None lets the message go on. `now` (seconds, any clock) starts the wait for the server."""
+        """The answer to a `Judge`: None lets the message go on. `now` (seconds, any clock) starts the wait."""
         held = self._held.pop(ticket)
         if held is None:
             return [Settle(ticket, "withdrawn")]
@@ -282,7 +284,7 @@ class Relay:
         except ProtocolError as exc:
             return self._fail(ticket, pending, "error", str(exc))
         self._release(ticket, pending)
-        outcome = "tool_error" if pending.method == "tools/call" and _is_tool_error(result) else "ok"
+        outcome: Outcome = "tool_error" if pending.method == "tools/call" and _is_tool_error(result) else "ok"
         return [
             Settle(ticket, outcome, None, result),
             ToClient(messages.response(pending.client_id, b"result", _one_line(result))),
@@ -294,7 +296,7 @@ class Relay:
         self._listeners.discard(ticket)
 
     def _rewrite(self, pending: _Pending, result: bytes) -> bytes:
-        """The few results that the proxy must read: lists (hiding), the handshake, the end of a subscription (its id)."""
+        """The few results that the proxy must read: lists (hiding), the handshake, the end of a subscription."""
         if pending.method == "tools/list":
             if self.hidden is nothing_hidden and not self.catalogue.known:
                 return result
@@ -311,8 +313,8 @@ class Relay:
                 return codec.encode(value)
         return result
 
-    def _fail(self, ticket: int, pending: _Pending, outcome: str, why: str) -> list[Command]:
-        """Answer a request in the server's place. A request that the client cancelled wants no answer (MCP, cancellation)."""
+    def _fail(self, ticket: int, pending: _Pending, outcome: Outcome, why: str) -> list[Command]:
+        """Answer a request in the server's place. One that the client cancelled wants no answer (MCP, cancellation)."""
         if pending.client_id is None:
             return self._fetch_ended(why)
         self._release(ticket, pending)
@@ -384,7 +386,7 @@ class Relay:
     # ---- the proxy's own questions
 
     def fetch_tools(self, envelope: JsonObject, now: float) -> list[Command]:
-        """Ask the server for its whole list; `ToolsKnown` follows. `envelope`: the caller's `_meta` where it is modern."""
+        """Ask the server for its whole list; `ToolsKnown` follows. `envelope`: the caller's `_meta` if it is modern."""
         if self._fetch is not None:
             return []
         self._fetch = _Fetch(envelope, now)
@@ -421,7 +423,7 @@ class Relay:
         return [ToolsKnown(problem)]
 
     def announce_tools(self) -> list[Command]:
-        """Tell the client that its list changed, where the server said that it may (legacy) or the client asked for it."""
+        """Tell the client that its list changed, where the server announces that (legacy) or the client asked."""
         note: JsonObject = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
         commands: list[Command] = [ToClient(codec.encode(note))] if self._announces_tools else []
         for ticket in sorted(self._listeners):
@@ -432,7 +434,8 @@ class Relay:
     # ---- ends
 
     def expire(self, now: float, timeout: float) -> list[Command]:
-        """Give up on requests that the server has had for `timeout` seconds; sooner where no person waits for the answer.
+        """Give up on requests that the server has had for `timeout` seconds; sooner where no person waits for the
+        answer.
 
         Subscriptions wait for ever (MCP 2026-07-28: `subscriptions/listen` is answered when it ends).
         """

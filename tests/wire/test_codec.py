@@ -85,7 +85,9 @@ def test_a_damaged_message_is_refused_or_read_as_a_strict_parser_reads_it(value:
     line = bytearray(json.dumps(value, ensure_ascii=data.draw(st.booleans())).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(line)))
-        line[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2) | st.sampled_from([b",", b'"', b":"]))
+        line[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=2) | st.sampled_from([b",", b'"', b":"])
+        )
     try:
         decoded = codec.decode(bytes(line))
     except ProtocolError:
@@ -139,20 +141,27 @@ def test_nesting_up_to_the_bound_is_read() -> None:
 
 
 def test_colons_inside_strings_are_not_taken_for_keys() -> None:
-    value = {"url": "http://[::1]:80/\\\":\"", "list": ["a:b", ":"], ":": {":": ":"}}
+    value = {"url": 'http://[::1]:80/\\":"', "list": ["a:b", ":"], ":": {":": ":"}}
     assert codec.decode(json.dumps(value).encode()) == value
 
 
 @pytest.mark.parametrize(
     ("value", "large"),
-    [(2**53 - 1, False), (-(2**53) + 1, False), (2**53, True), ([{"a": [-(2**53)]}], True), ({"a": True, "b": "9" * 40}, False)],
+    [
+        (2**53 - 1, False),
+        (-(2**53) + 1, False),
+        (2**53, True),
+        ([{"a": [-(2**53)]}], True),
+        ({"a": True, "b": "9" * 40}, False),
+    ],
 )
 def test_integers_beyond_what_a_double_holds_are_found(value: Any, large: bool) -> None:
     assert codec.decode_call(codec.encode(value)) == (value, large)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("name", "Name"), ("name", "ｎａｍｅ"), ("kind", "\u212aind"), ("straße", "STRASSE"), ("ﬁle", "file")]
+    ("one", "other"),
+    [("name", "Name"), ("name", "ｎａｍｅ"), ("kind", "\u212aind"), ("straße", "STRASSE"), ("ﬁle", "file")],
 )
 def test_look_alike_keys_fold_to_one_spelling(one: str, other: str) -> None:
     assert codec.fold(one) == codec.fold(other)
@@ -191,11 +200,15 @@ def test_the_request_that_an_unreadable_answer_belongs_to_is_found_at_its_edges(
 
 
 def test_an_envelope_keeps_the_payload_as_it_was() -> None:
-    envelope = codec.decode_envelope(b'{"jsonrpc":"2.0","id":1,"result":{"n": 1e2, "big":123456789012345678901234567890}}')
+    envelope = codec.decode_envelope(
+        b'{"jsonrpc":"2.0","id":1,"result":{"n": 1e2, "big":123456789012345678901234567890}}'
+    )
     assert bytes(envelope.result) == b'{"n": 1e2, "big":123456789012345678901234567890}'
 
 
-@pytest.mark.parametrize("line", [b"[]", b'{"id":true,"result":1}', b'{"id":1.0,"result":1}', b'{"id":1,"result":"\xff"}'])
+@pytest.mark.parametrize(
+    "line", [b"[]", b'{"id":true,"result":1}', b'{"id":1.0,"result":1}', b'{"id":1,"result":"\xff"}']
+)
 def test_an_envelope_that_is_none_is_refused(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         codec.decode_envelope(line)

@@ -69,7 +69,8 @@ def test_nothing_is_sent_before_it_was_decided() -> None:
 
 def test_an_allowed_call_goes_on_under_our_id_as_the_value_that_was_judged() -> None:
     relay = Relay()
-    spelled = b'{ "id" : "a/1","jsonrpc":"2.0", "method":"tools\\/call","params":{"arguments":{"n":1e2},"name":"\\u0065cho"}}\r'
+    spelled = b'{ "id" : "a/1","jsonrpc":"2.0", "method":"tools\\/call",'
+    spelled += b'"params":{"arguments":{"n":1e2},"name":"\\u0065cho"}}\r'
     ticket = judged(relay.from_client(spelled))
     (sent,) = relay.decided(ticket, None, now=0.0)
     expected = b'{"id":1,"jsonrpc":"2.0","method":"tools/call","params":{"arguments":{"n":100.0},"name":"echo"}}'
@@ -79,21 +80,15 @@ def test_an_allowed_call_goes_on_under_our_id_as_the_value_that_was_judged() -> 
 def test_a_denied_call_is_answered_with_a_tool_result_and_goes_nowhere() -> None:
     relay = Relay()
     (reply,) = relay.decided(judged(relay.from_client(call(id="x"))), DENIAL, now=0.0)
+    text = "[INTERCEPT POLICY DENIED] rate limit of 10 per 60 s reached; rule `cancels`; retry in 12 s"
     assert sent_to(ToClient, [reply]) == [
         {
             "jsonrpc": "2.0",
             "id": "x",
             "result": {
-                "content": [
-                    {
-                        "type": "text",
-                        "text": "[INTERCEPT POLICY DENIED] rate limit of 10 per 60 s reached; rule `cancels`; retry in 12 s",
-                    }
-                ],
+                "content": [{"type": "text", "text": text}],
                 "isError": True,
-                "_meta": {
-                    DECISION_KEY: {"id": "d-1", "code": "limit_reached", "rule": "cancels", "retry_after": 11.2}
-                },
+                "_meta": {DECISION_KEY: {"id": "d-1", "code": "limit_reached", "rule": "cancels", "retry_after": 11.2}},
             },
         }
     ]
@@ -149,7 +144,9 @@ def test_a_call_without_an_id_is_refused() -> None:
         call().replace(b'"tools/call"', b'"tools\\u0000/call"'),
         request(1, "tools/call").replace(b"{}", b"null"),
         request(1, "tools/call").replace(b"{}", b'{"name":"a","_meta":null}'),
-        request(1, "tools/call").replace(b"{}", b'{"name":"a","_meta":{"IO.modelcontextprotocol/protocolVersion":"x"}}'),
+        request(1, "tools/call").replace(
+            b"{}", b'{"name":"a","_meta":{"IO.modelcontextprotocol/protocolVersion":"x"}}'
+        ),
         b'"tools/call"',
         b"null",
     ],
