@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["Enforcer", "Verdict"]
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
@@ -29,6 +30,8 @@ from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 from intercept_py.wire.relay import Judge, Settle
+
+_KEPT_REQUESTS = 256
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -72,6 +75,7 @@ class Enforcer:
         self._session = (caller.session or "")[:16]
         self._count = 0
         self._open: dict[int, _Open] = {}
+        self._requests: dict[tuple[str, bool], Request] = {}
         self._problem: str | None = None  # of a record that could not even be appended
 
     # ---- what the policy hides and needs
@@ -92,6 +96,7 @@ class Enforcer:
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self._policy = policy
+        self._requests.clear()
 
     # ---- judging
 
@@ -134,15 +139,15 @@ class Enforcer:
         return denied, None, receipt.refused
 
     def _record(self, decision_id: str, judge: Judge, decision: Decision, call: ToolCall | None) -> None:
-        request = Request(
-            decision_id,
-            self._server,
-            "modern" if judge.message.modern else "legacy",
-            self._policy.revision,
-            str(judge.message.method),
-            self._caller,
-        )
-        self._audit.append(decision_record(timestamp(self._clock()), request, decision, call))
+        method, modern = str(judge.message.method), judge.message.modern
+        request = self._requests.get((method, modern))
+        if request is None:
+            era: Literal["legacy", "modern"] = "modern" if modern else "legacy"
+            request = Request(self._server, era, self._policy.revision, method, self._caller)
+            if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
+                self._requests.clear()
+            self._requests[method, modern] = request
+        self._audit.append(decision_record(timestamp(self._clock()), decision_id, request, decision, call))
 
     def commit(self) -> str | None:
         """Write all records appended since the last commit. A text says why they are not written; then none is."""
@@ -162,14 +167,17 @@ class Enforcer:
             verdict.decision_id, Finding("audit_unavailable", f"the call cannot be recorded: {problem}"), None
         )
 
-    def settle(self, settle: Settle) -> None:
-        """Append how an allowed request ended. What never reached the server is given back (security rule 6)."""
+    def settle(self, settle: Settle, ended: float) -> None:
+        """Append how an allowed request ended, `ended` on the timer.
+
+        What never reached the server is given back (security rule 6).
+        """
         request = self._open.pop(settle.ticket, None)
         if request is None:
             return
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
-        ms = (self._timer() - request.since) * 1000
+        ms = (ended - request.since) * 1000
         kept = request.audit is AuditLevel.RESPONSE and settle.result
         result = msgspec.Raw(settle.result) if kept else msgspec.UNSET
         try:

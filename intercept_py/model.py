@@ -114,8 +114,8 @@ class Charge(msgspec.Struct, frozen=True):
     """
 
     key: tuple[str, ...]
-    amount: Decimal
-    limit: Decimal
+    amount: Decimal | int
+    limit: Decimal | int
     window: Window
     strategy: Strategy
     rule: str

@@ -44,6 +44,7 @@ class Session:
         self._relay = Relay(self._hidden())
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
         self._batch: list[tuple[Judge, Verdict]] = []
+        self._settled: list[tuple[Settle, float]] = []
 
     def from_client(self, lines: list[bytes | TooLong], limit: int) -> None:
         """Lines from the client, in order. All decisions among them are recorded with one write before any is sent."""
@@ -77,7 +78,7 @@ class Session:
                 self._send_judged()
                 self.to_client.append(command.data)
             elif isinstance(command, Settle):
-                self._enforcer.settle(command)
+                self._settled.append((command, self._clock()))
             else:
                 self._perform_rare(command)
 
@@ -125,8 +126,15 @@ class Session:
                 denial = self._enforcer.retract(verdict, problem)
             self._perform(self._relay.decided(judge.ticket, denial, now))
 
+    def sent(self) -> None:
+        """What was collected is on its way: prepare the records of what ended, while both sides are busy."""
+        for settle, ended in self._settled:
+            self._enforcer.settle(settle, ended)
+        self._settled.clear()
+
     def rest(self) -> None:
         """Nothing to do for a moment: record how requests ended, which else waits for the next decision's write."""
+        self.sent()
         problem = self._enforcer.commit()
         if problem is not None:
             self._log("error", f"outcomes are not recorded: {problem}")

@@ -24,7 +24,7 @@ Obligation: TypeAlias = Callable[[ToolCall], Charge | Finding]
 """What a call is charged; a finding where the amount cannot be told."""
 _Scope: TypeAlias = Callable[[ToolCall], str]
 
-ONE: Final = Decimal(1)
+ONE: Final = 1
 NOTHING: Final = Decimal(0)
 NO_LIMIT: Final = Decimal("Infinity")
 _EXACT: Final = Context(prec=1500)
@@ -65,15 +65,25 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
     prefix = ("limit", pattern, _label(limit.window), limit.strategy.value)
     # Sorted, because the order in which an author lists scopes means nothing.
     scopes = tuple(map(_scope, sorted(limit.per, key=_spelling)))
-    most, window, strategy, name, reason = Decimal(limit.max), limit.window, limit.strategy, rule.name, rule.reason
+
+    def draw(parts: tuple[str, ...]) -> Charge:
+        key = (*prefix, *parts)
+        return Charge(key, ONE, limit.max, limit.window, limit.strategy, rule.name, True, rule.reason, shadow)
 
     if limit.per == ("global",):
-        shared = Charge((*prefix, "global"), ONE, most, window, strategy, name, True, reason, shadow)
+        shared = draw(("global",))
         return lambda _call: shared
+    # One session mostly asks again and again, and a charge that is made once is cheaper to tell apart from others.
+    last: dict[tuple[str, ...], Charge] = {}
 
     def charge(call: ToolCall) -> Charge:
-        key = (*prefix, *[scope(call) for scope in scopes])
-        return Charge(key, ONE, most, window, strategy, name, True, reason, shadow)
+        parts = tuple([scope(call) for scope in scopes])
+        drawn = last.get(parts)
+        if drawn is None:
+            drawn = draw(parts)
+            last.clear()
+            last[parts] = drawn
+        return drawn
 
     return charge
 
@@ -170,7 +180,7 @@ def _count(counted: tuple[str, str], rule: Rule, shadow: bool) -> Obligation:
     def charge(call: ToolCall) -> Charge | Finding:
         amount = numeric(walk(call.arguments, source.steps))
         if amount is None or amount < 0:
-            reason = f"rule `{rule.name}` counts `{source.text}`, which must be a number of at least 0"
+            reason = f"`{source.text}` is counted, so it must be a number of at least 0"
             return Finding("bad_increment", reason, rule.name)
         return msgspec.structs.replace(template, amount=Decimal(amount))
 

@@ -157,9 +157,9 @@ def _step(policy: Policy, entry: Entry, rule: Rule) -> Step:
 
 def _verdict(rule: Rule) -> Finding | None:
     if rule.action is Action.DENY:
-        return Finding("denied_by_rule", rule.reason or f"rule `{rule.name}` denies this call", rule.name)
+        return Finding("denied_by_rule", rule.reason or "the policy does not allow this call", rule.name)
     if rule.action is Action.REQUIRE_APPROVAL:
-        reason = rule.reason or f"rule `{rule.name}` asks for a person's approval"
+        reason = rule.reason or "a person must approve this call"
         return Finding("approval_required", f"{reason}; approvals are not available yet, so it is denied", rule.name)
     return None
 

@@ -148,14 +148,14 @@ def _ask(step: Step, call: ToolCall, category: str | None) -> Finding | list[Cha
         return step.verdict or _requirements(step, call, category)
     except Exception:
         name = step.rule.name
-        return Finding("internal_error", f"rule `{name}` could not be evaluated, so the call is denied", name)
+        return Finding("internal_error", "the rule could not be evaluated, so the call is denied", name)
 
 
 def _requirements(step: Step, call: ToolCall, category: str | None) -> Finding | list[Charge]:
     rule = step.rule
     for condition in rule.conditions:
         if not _holds(condition, call, category):
-            return Finding("condition_failed", rule.reason or _demand(rule, condition), rule.name)
+            return Finding("condition_failed", rule.reason or _demand(condition), rule.name)
     if rule.validate is not None and (finding := _invalid(rule, call)) is not None:
         return finding
     charges: list[Charge] = []
@@ -175,13 +175,13 @@ def _holds(condition: Condition, call: ToolCall, category: str | None) -> bool:
     return condition.holds(value)
 
 
-def _demand(rule: Rule, condition: Condition) -> str:
+def _demand(condition: Condition) -> str:
     if condition.op == "exists":
         demand = "must be given" if condition.operand else "must not be given"
     else:
         expected = msgspec.json.encode(condition.operand).decode()
         demand = f"{_DEMANDS.get(condition.op, condition.op)} `{printable(expected, 200)}`"
-    return f"rule `{rule.name}`: `{condition.path.text}` {demand}"
+    return f"`{condition.path.text}` {demand}"
 
 
 # -- before any rule ---------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _invalid(rule: Rule, call: ToolCall) -> Finding | None:
     if problem is None:
         return None
     code, detail = problem
-    return Finding(code, f"{rule.reason}: {detail}" if rule.reason else f"rule `{rule.name}`: {detail}", rule.name)
+    return Finding(code, f"{rule.reason}: {detail}" if rule.reason else detail, rule.name)
 
 
 def _missing(rule: Rule, call: ToolCall) -> tuple[str, str] | None:

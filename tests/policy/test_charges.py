@@ -204,7 +204,7 @@ NO_AMOUNTS: tuple[Json, ...] = (-1, "-0.5", True, None, "1e3", "ten", [5], {}, f
 @pytest.mark.parametrize("arguments", [{}, *({"amount": amount} for amount in NO_AMOUNTS)])
 def test_an_amount_that_cannot_be_told_is_a_finding(arguments: dict[str, Any]) -> None:
     assert charges(counting(), ToolCall("refund", arguments)) == [
-        Finding("bad_increment", "rule `budget` counts `args.amount`, which must be a number of at least 0", "budget")
+        Finding("bad_increment", "`args.amount` is counted, so it must be a number of at least 0", "budget")
     ]
 
 

@@ -221,7 +221,7 @@ def test_look_alikes_inside_objects_are_refused(
 def test_a_deny_rule_denies_whenever_it_applies(policy: MakePolicy, condition: MakeCondition) -> None:
     guard = condition("tool.category", "eq", "financial")
     denying = Policy("p", "0", entries=(Entry("refund", (Rule("no money", Action.DENY, when=(guard,)),), "financial"),))
-    assert denial(denying, call()) == Finding("denied_by_rule", "rule `no money` denies this call", "no money")
+    assert denial(denying, call()) == Finding("denied_by_rule", "the policy does not allow this call", "no money")
     assert decide(policy(Rule("no money", Action.DENY, when=(guard,))), call()) == ALLOWED
 
 
@@ -248,12 +248,12 @@ def test_an_approval_that_cannot_be_asked_for_is_a_denial_that_says_so(
 @pytest.mark.parametrize(
     ("op", "operand", "value", "reason"),
     [
-        ("lte", 500, 501, "rule `r`: `args.x` must be at most `500`"),
-        ("in", ["a", "b"], "c", 'rule `r`: `args.x` must be one of `["a","b"]`'),
-        ("regex", "^run_", "secret", 'rule `r`: `args.x` must match `"^run_"`'),
-        ("exists", True, None, "rule `r`: `args.x` must be given"),
-        ("exists", False, 1, "rule `r`: `args.x` must not be given"),
-        ("starts_with", "a`\u202e", "secret", 'rule `r`: `args.x` must start with `"a\\u0060\\u202e"`'),
+        ("lte", 500, 501, "`args.x` must be at most `500`"),
+        ("in", ["a", "b"], "c", '`args.x` must be one of `["a","b"]`'),
+        ("regex", "^run_", "secret", '`args.x` must match `"^run_"`'),
+        ("exists", True, None, "`args.x` must be given"),
+        ("exists", False, 1, "`args.x` must not be given"),
+        ("starts_with", "a`\u202e", "secret", '`args.x` must start with `"a\\u0060\\u202e"`'),
     ],
 )
 def test_a_condition_that_fails_says_what_was_expected_and_never_the_value(
@@ -318,7 +318,7 @@ def test_missing_arguments_are_named(policy: MakePolicy) -> None:
 def test_arguments_that_the_schema_does_not_declare_can_be_denied(policy: MakePolicy) -> None:
     rule = Rule("r", Action.ALLOW, validate=Validate(deny_unknown=True))
     assert denial(policy(rule), call(TOOL, runId="a", **{"x`": 1})) == Finding(
-        "unknown_argument", "rule `r`: the tool declares no argument `x\\u0060`", "r"
+        "unknown_argument", "the tool declares no argument `x\\u0060`", "r"
     )
     assert decide(policy(rule), call(TOOL, runId="a")) == ALLOWED
 
@@ -327,7 +327,7 @@ def test_arguments_are_validated_against_the_tools_own_schema(policy: MakePolicy
     rule = Rule("r", Action.ALLOW, validate=Validate(schema=True))
     assert decide(policy(rule), call(TOOL, runId="a")) == ALLOWED
     assert denial(policy(rule), call(TOOL)) == Finding(
-        "schema_violation", 'rule `r`: arguments: "runId" is a required property', "r"
+        "schema_violation", 'arguments: "runId" is a required property', "r"
     )
 
 
@@ -425,7 +425,7 @@ def broken(value: Json) -> bool:
 def test_a_rule_that_raises_denies_and_tells_nothing_of_why(policy: MakePolicy) -> None:
     faulty = Rule("faulty", Action.ALLOW, conditions=(Condition(paths.parse("args.a"), "eq", 1, broken),))
     assert denial(policy(faulty, limited()), call(a="hunter2")) == Finding(
-        "internal_error", "rule `faulty` could not be evaluated, so the call is denied", "faulty"
+        "internal_error", "the rule could not be evaluated, so the call is denied", "faulty"
     )
 
 
