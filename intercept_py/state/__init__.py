@@ -1,0 +1,79 @@
+"""Counters: charging the limits a decision depends on. `open_state(url)` is the seam that backends join.
+
+Below: a storage of the `limits` library per backend, named in `SCHEMES`. Above: the enforcer. `limits` is slow to
+import, so nothing of it is imported before state is opened.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SCHEMES", "Receipt", "Refusal", "State", "check", "open_state"]
+
+from collections.abc import Mapping
+from decimal import Decimal
+from importlib import import_module
+from typing import Protocol, cast
+
+import msgspec
+
+from intercept_py.errors import StateError
+from intercept_py.model import Charge
+
+SCHEMES: Mapping[str, str] = {"memory": "intercept_py.state.memory"}
+"""URL scheme to the module whose `open_state(url, prefix)` opens it."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A charge that does not fit. `value` is the counter without this call.
+
+    `retry_after`: in so many seconds it fits if nothing else is charged meanwhile; None if it never fits.
+    """
+
+    charge: Charge
+    value: Decimal
+    retry_after: float | None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of the charges of one call: none of them was made if `refused` is set, otherwise all were.
+
+    `shadowed` are the limits in shadow mode that would have refused. `token` is for `refund` alone.
+    """
+
+    refused: Refusal | None = None
+    shadowed: tuple[Refusal, ...] = ()
+    token: object = None
+
+
+class State(Protocol):
+    """Counters, charged all or nothing. Every method raises `StateError` and nothing else; then nothing was changed."""
+
+    def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
+        """Make every charge, or none if one that is not in shadow mode does not fit. Charges to one key add up."""
+
+    def refund(self, receipt: Receipt) -> None:
+        """Take the charges back: once, and only from the windows that they were made in."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+class _Backend(Protocol):
+    def open_state(self, url: str, prefix: str) -> State: ...
+
+
+def check(url: str) -> str:
+    """The module that opens `url`. Raises `StateError` for a kind of store that there is none for."""
+    scheme = url.partition(":")[0]
+    module = SCHEMES.get(scheme)
+    if module is None:
+        # The URL itself may hold a password.
+        known = ", ".join(f"`{name}:`" for name in SCHEMES)
+        raise StateError(f"state of kind `{scheme[:32]}` is not supported: use {known}")
+    return module
+
+
+def open_state(url: str, *, prefix: str = "") -> State:
+    """Open the counters at `url` (`memory:`). `prefix` keeps apart what shares one store. Raises `StateError`."""
+    # Imported now because `limits` takes longer to import than everything else that a proxy without limits needs.
+    backend = cast(_Backend, import_module(check(url)))
+    return backend.open_state(url, prefix)

@@ -1,0 +1,444 @@
+"""Counters in this process's memory: a storage of the `limits` library that can charge several counters at once.
+
+`limits.storage.MemoryStorage` cannot serve here: it moves every entry of a list on each hit of a moving window, scans
+all keys in a thread each 10 ms, lives by a clock that may be set, and has neither refunds nor exact amounts.
+
+Memory is bounded: a moving window keeps at most 16,385 points, a key vanishes after its window, and there are at most
+`max_keys` of them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MemoryStorage", "open_state"]
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from itertools import islice
+from threading import Lock
+from typing import TypeAlias
+
+import msgspec
+from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
+
+from intercept_py.errors import StateError
+from intercept_py.model import Charge, Strategy, Window
+from intercept_py.state import Receipt, Refusal, State
+from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, minus, plus, steady_clock, window_end
+
+_POINTS = 16_384
+_LOOK_AHEAD = 1_024
+# Members of an enum are slow to look up.
+_FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
+
+
+def open_state(url: str, prefix: str = "") -> State:
+    """State for `memory:`. It ends with the process."""
+    if url.removeprefix("memory:").strip("/"):
+        raise StateError("state in memory has no address: write `memory:`")
+    return Quota(MemoryStorage(), prefix)
+
+
+class _Fixed:
+    """A window with an end: `value` counts until `ends`."""
+
+    __slots__ = ("ends", "value")
+
+    def __init__(self, ends: int) -> None:
+        self.ends = ends
+        self.value: Number = 0
+
+    def read(self, now: int) -> Number:
+        return self.value if now < self.ends else 0
+
+    def add(self, now: int, amount: Number, window: Window) -> int:
+        if now >= self.ends:
+            self.ends, self.value = window_end(window, now), 0
+        self.value = plus(self.value, amount)
+        return self.ends
+
+    def take(self, mark: int, amount: Number) -> None:
+        if mark == self.ends:
+            self.value = minus(self.value, amount)
+
+    def wait(self, now: int, fits: Callable[[Number], bool]) -> int | None:
+        """Microseconds until the charge fits, of which `fits` says so for a value of the counter."""
+        return max(self.ends - now, 0) if fits(0) else None
+
+    def dies(self) -> int:
+        return self.ends
+
+
+class _Moving:
+    """Every point in time of the last `window`, with what was charged then.
+
+    Points lie on a grid and are rounded up to it, so that a charge counts for up to 1/16384 of the window too long, and
+    never too short. A point is kept as the time at which it stops counting.
+    """
+
+    __slots__ = ("amounts", "first", "grain", "points", "value", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.grain = max(1, window // _POINTS)
+        # Sorted; what lies before `first` no longer counts. Lists: an empty deque takes as much room as 80 points.
+        self.points: list[int] = []
+        self.amounts: list[Number] = []
+        self.first = 0
+        self.value: Number = 0
+
+    def read(self, now: int) -> Number:
+        if self.first < len(self.points) and self.points[self.first] <= now:
+            self._expire(now)
+        return self.value
+
+    def _expire(self, now: int) -> None:
+        first = bisect_right(self.points, now, self.first)
+        for amount in islice(self.amounts, self.first, first):
+            self.value = minus(self.value, amount)
+        self.first = first
+        if 2 * first >= len(self.points):
+            del self.points[:first], self.amounts[:first]
+            self.first = 0
+
+    def add(self, now: int, amount: Number, window: Window | None = None) -> int:
+        point = (now // self.grain + 1) * self.grain + self.window
+        if self.points and self.points[-1] == point:
+            self.amounts[-1] = plus(self.amounts[-1], amount)
+        else:
+            self.points.append(point)
+            self.amounts.append(amount)
+        self.value = plus(self.value, amount)
+        return point
+
+    def take(self, mark: int, amount: Number) -> None:
+        at = bisect_left(self.points, mark, self.first)
+        if at < len(self.points) and self.points[at] == mark:
+            self.amounts[at] = minus(self.amounts[at], amount)
+            self.value = minus(self.value, amount)
+
+    def wait(self, now: int, fits: Callable[[Number], bool]) -> int | None:
+        if not fits(0):
+            return None
+        value = self.value
+        for at in range(self.first, min(len(self.points), self.first + _LOOK_AHEAD)):
+            value = minus(value, self.amounts[at])
+            if fits(value):
+                return self.points[at] - now
+        return self.points[-1] - now
+
+    def oldest(self) -> int:
+        """When the oldest charge that counts was made."""
+        return self.points[self.first] - self.window
+
+    def dies(self) -> int:
+        return self.points[-1] if self.points else 0
+
+
+class _Sliding:
+    """Two fixed windows; the one before counts with the share of it that the last `window` still covers."""
+
+    __slots__ = ("before", "index", "value", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.index = 0
+        self.before: Number = 0
+        self.value: Number = 0
+
+    def roll(self, now: int) -> None:
+        index = now // self.window
+        if index > self.index:
+            self.before = self.value if index == self.index + 1 else 0
+            self.index, self.value = index, 0
+
+    def read(self, now: int) -> Number:
+        self.roll(now)
+        return plus(self.value, self.share(self.before, self.window - now % self.window))
+
+    def share(self, amount: Number, rest: int) -> Number:
+        """The share of an amount for `rest` of a window. An int is rounded down, as `limits` does it, a decimal up."""
+        if type(amount) is int:
+            return amount * rest // self.window
+        numerator, denominator = amount.as_integer_ratio()
+        return -(-numerator * rest // (denominator * self.window))
+
+    def add(self, now: int, amount: Number, window: Window | None = None) -> int:
+        self.roll(now)
+        self.value = plus(self.value, amount)
+        return self.index
+
+    def take(self, mark: int, amount: Number) -> None:
+        if mark == self.index:
+            self.value = minus(self.value, amount)
+        elif mark == self.index - 1:
+            self.before = minus(self.before, amount)
+
+    def wait(self, now: int, fits: Callable[[Number], bool]) -> int | None:
+        if not fits(0):
+            return None
+        rest = self.window - now % self.window
+        if fits(self.value):
+            return rest - self._rest(self.before, self.value, rest, fits)
+        return rest + self.window - self._rest(self.value, 0, self.window, fits)
+
+    def _rest(self, before: Number, value: Number, most: int, fits: Callable[[Number], bool]) -> int:
+        """The largest rest of a window, at most `most`, at which the share of `before` fits beside `value`."""
+        low = 0
+        while low < most:
+            middle = (low + most + 1) // 2
+            if fits(plus(value, self.share(before, middle))):
+                low = middle
+            else:
+                most = middle - 1
+        return low
+
+    def dies(self) -> int:
+        return (self.index + 2) * self.window
+
+
+_Counter: TypeAlias = _Fixed | _Moving | _Sliding
+
+
+class _Draft(msgspec.Struct):
+    """What one call would add to one counter. `table` is where the counter is kept, or would be."""
+
+    counter: _Counter
+    table: dict[str, _Counter]
+    value: Number
+    added: Number
+    after: Number
+    window: Window
+
+
+class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+    """Counters in dicts behind one lock. `clock` tells seconds since the epoch; if it goes back, time stands still."""
+
+    STORAGE_SCHEME = ["intercept-memory"]  # noqa: RUF012  declared so by `limits`
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        wrap_exceptions: bool = False,
+        *,
+        clock: Callable[[], float] | None = None,
+        max_keys: int = 100_000,
+    ) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._clock = clock or steady_clock()
+        self._max_keys = max_keys
+        self._mutex = Lock()
+        self._latest = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._fixed: dict[str, _Counter] = {}
+        self._moving: dict[str, _Counter] = {}
+        self._sliding: dict[str, _Counter] = {}
+        # Every kept counter once, in the order in which the sweep will look at it.
+        self._queue: deque[tuple[dict[str, _Counter], str]] = deque()
+        self._full_until = 0
+
+    # What `limits` lacks.
+
+    def charge_all(self, postings: list[Posting]) -> Receipt:
+        """Make all charges or none, see `State.charge`."""
+        with self._mutex:
+            now = self._now()
+            self._make_room(len(postings), now)
+            drafts: dict[str, _Draft] = {}
+            for key, charge in postings:
+                draft = drafts.get(key)
+                if draft is None:
+                    drafts[key] = self._draft(key, charge, now)
+                else:
+                    draft.added = plus(draft.added, exact(charge.amount))
+                    draft.after = plus(draft.value, draft.added)
+            shadowed: tuple[Refusal, ...] = ()
+            for key, charge in postings:
+                draft = drafts[key]
+                if draft.after < charge.limit or (charge.inclusive and draft.after == charge.limit):
+                    continue
+                refusal = _refusal(charge, draft, now)
+                if not charge.shadow:
+                    return Receipt(refused=refusal)
+                shadowed += (refusal,)
+            return Receipt(shadowed=shadowed, token=self._commit(drafts, now))
+
+    def refund_all(self, token: object) -> None:
+        """Take back what the receipt with this token charged, unless that happened already."""
+        assert isinstance(token, list)
+        with self._mutex:
+            while token:
+                counter, mark, amount = token.pop()
+                counter.take(mark, amount)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.reset()
+
+    def _draft(self, key: str, charge: Charge, now: int) -> _Draft:
+        strategy, window = charge.strategy, charge.window
+        table = self._fixed if strategy is _FIXED else self._moving if strategy is _MOVING else self._sliding
+        counter, added = table.get(key), exact(charge.amount)
+        if counter is not None:
+            value = counter.read(now)
+            return _Draft(counter, table, value, added, plus(value, added), window)
+        if strategy is _FIXED:
+            counter = _Fixed(window_end(window, now))
+        else:
+            counter = (_Moving if strategy is _MOVING else _Sliding)(window.seconds * SECOND)
+        return _Draft(counter, table, 0, added, added, window)
+
+    def _commit(self, drafts: dict[str, _Draft], now: int) -> list[tuple[_Counter, int, Number]]:
+        """Add every draft. Counters that nothing is added to are not kept."""
+        new = [(key, draft) for key, draft in drafts.items() if draft.added and key not in draft.table]
+        if new:
+            self._check_room(len(new))
+        done = [
+            (draft.counter, draft.counter.add(now, draft.added, draft.window), draft.added)
+            for draft in drafts.values()
+            if draft.added
+        ]
+        for key, draft in new:
+            self._keep(draft.table, key, draft.counter, now)
+        return done
+
+    # Time and room. All of this is called with the lock held.
+
+    def _now(self) -> int:
+        now = int(self._clock() * SECOND)
+        if now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
+
+    def _keep(self, table: dict[str, _Counter], key: str, counter: _Counter, now: int) -> None:
+        """Keep a new counter, and look whether others may go: two for each new one, so they never pile up."""
+        table[key] = counter
+        self._queue.append((table, key))
+        self._sweep(2, now)
+
+    def _make_room(self, number: int, now: int) -> None:
+        """Drop all expired counters if there might not be room for so many more. Looks at all of them once a second."""
+        if len(self._queue) + number > self._max_keys and now >= self._full_until:
+            self._sweep(len(self._queue), now)
+            self._full_until = now + SECOND
+
+    def _check_room(self, number: int) -> None:
+        if len(self._queue) + number > self._max_keys:
+            raise StateError(
+                f"over {self._max_keys} counters are in use, so that a new one cannot be kept: "
+                "split limits by fewer values (`per`) or use shorter windows"
+            )
+
+    def _sweep(self, number: int, now: int) -> None:
+        """Look at so many counters and drop those that have expired. None of them may be about to be charged."""
+        for _ in range(min(number, len(self._queue))):
+            table, key = self._queue.popleft()
+            if table[key].dies() <= now:
+                del table[key]
+            else:
+                self._queue.append((table, key))
+
+    def _forget(self, key: str) -> None:
+        for table in (self._fixed, self._moving, self._sliding):
+            if table.pop(key, None) is not None:
+                self._queue = deque(item for item in self._queue if item[0] is not table or item[1] != key)
+
+    # What `limits` asks of a storage.
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The faults that `limits` may wrap."""
+        return ArithmeticError
+
+    def check(self) -> bool:
+        """Memory is always there."""
+        return True
+
+    def reset(self) -> int:
+        """Forget everything; how many counters that was."""
+        with self._mutex:
+            number = len(self._queue)
+            self._clear()
+            return number
+
+    def clear(self, key: str) -> None:
+        """Forget one key."""
+        with self._mutex:
+            self._forget(key)
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a counter. Its window starts with its first hit, as `limits` defines it."""
+        with self._mutex:
+            now = self._now()
+            counter = self._fixed.get(key)
+            if not isinstance(counter, _Fixed):
+                self._make_room(1, now)
+                self._check_room(1)
+                counter = _Fixed(now + expiry * SECOND)
+                self._keep(self._fixed, key, counter, now)
+            elif counter.ends <= now:
+                counter.ends, counter.value = now + expiry * SECOND, 0
+            counter.value = plus(counter.value, amount)
+            return int(counter.value)
+
+    def get(self, key: str) -> int:
+        """The value of a counter."""
+        with self._mutex:
+            counter = self._fixed.get(key)
+            return 0 if counter is None else int(counter.read(self._now()))
+
+    def get_expiry(self, key: str) -> float:
+        """When a counter's window ends."""
+        with self._mutex:
+            now = self._now()
+            counter = self._fixed.get(key)
+            return max(now, 0 if counter is None else counter.dies()) / SECOND
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add to a moving window if it fits."""
+        return self._acquire(_MOVING, key, limit, expiry, amount)
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
+        with self._mutex:
+            now = self._now()
+            counter = self._moving.get(key)
+            if not isinstance(counter, _Moving) or not counter.read(now):
+                return now / SECOND, 0
+            return counter.oldest() / SECOND, int(counter.value)
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add to a sliding window if it fits."""
+        return self._acquire(_SLIDING, key, limit, expiry, amount)
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """The count of the window before and for how long it counts, then the same of the current one."""
+        with self._mutex:
+            now = self._now()
+            rest = expiry - now % (expiry * SECOND) / SECOND
+            counter = self._sliding.get(key)
+            if not isinstance(counter, _Sliding):
+                return 0, 0.0, 0, rest + expiry
+            counter.roll(now)
+            return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        """Forget one key."""
+        self.clear(key)
+
+    def _acquire(self, strategy: Strategy, key: str, limit: int, expiry: int, amount: int) -> bool:
+        charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
+        return self.charge_all([(key, charge)]).refused is None
+
+
+def _fits(charge: Charge, value: Number) -> bool:
+    return value <= charge.limit if charge.inclusive else value < charge.limit
+
+
+def _refusal(charge: Charge, draft: _Draft, now: int) -> Refusal:
+    wait = draft.counter.wait(now, lambda value: _fits(charge, plus(value, draft.added)))
+    return Refusal(charge, Decimal(draft.value), None if wait is None else wait / SECOND)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from intercept_py.audit.chain import GENESIS, Head, seal, verify
+from intercept_py.audit.record import (
+    Record,
+    Request,
+    decision_record,
+    outcome_record,
+    recovered_record,
+    reload_record,
+    rotated_record,
+    start_record,
+    stop_record,
+    timestamp,
+)
+from intercept_py.model import (
+    AuditLevel,
+    Caller,
+    Charge,
+    Decision,
+    Effect,
+    Finding,
+    Strategy,
+    ToolCall,
+    Window,
+)
+from intercept_py.wire import codec
+
+TS = "2026-01-01T00:00:00.000000Z"
+SECRET = "hunter2"
+CALL = ToolCall("refund", {"b": SECRET, "a": {"amount": 713}})
+CHARGE = Charge(
+    ("limit", "refund", SECRET), Decimal("713"), Decimal(1000), Window(60), Strategy.FIXED, rule="refund[0]"
+)
+REQUEST = Request(server="pay", era="modern", policy="f" * 64, caller=Caller(session="s", principal="ada@example.org"))
+
+
+def decide(level: AuditLevel, effect: Effect = Effect.ALLOW) -> Record:
+    finding = None if effect is Effect.ALLOW else Finding("condition", "too much", "refund[0]")
+    shadowed = (Finding("limit_reached", "slow down"),)
+    return decision_record(TS, "s-1", REQUEST, Decision(effect, finding, (CHARGE,), shadowed, level), CALL)
+
+
+def test_a_timestamp_is_utc_with_microseconds() -> None:
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+    assert timestamp(-0.5) == "1969-12-31T23:59:59.500000Z"
+    assert timestamp(1767225599.25) == "2025-12-31T23:59:59.250000Z"
+
+
+def test_a_decision_says_who_asked_for_what_and_what_came_of_it() -> None:
+    assert decide(AuditLevel.METADATA, Effect.DENY) == {
+        "ts": TS,
+        "event": "decision",
+        "id": "s-1",
+        "session": "s",
+        "principal": "ada@example.org",
+        "server": "pay",
+        "era": "modern",
+        "method": "tools/call",
+        "tool": "refund",
+        "effect": "deny",
+        "code": "condition",
+        "rule": "refund[0]",
+        "reason": "too much",
+        "policy": "f" * 64,
+        "args": {"names": ["a", "b"], "sha256": hashlib.sha256(codec.encode(CALL.arguments)).hexdigest()},
+        "shadowed": [{"code": "limit_reached", "reason": "slow down"}],
+    }
+
+
+def test_metadata_never_holds_the_value_of_an_argument() -> None:
+    text = msgspec.json.encode(decide(AuditLevel.METADATA)).decode()
+    assert SECRET not in text
+    assert "713" not in text
+    assert decide(AuditLevel.METADATA)["charged"] == [{"rule": "refund[0]"}]
+
+
+def test_level_none_says_nothing_about_arguments() -> None:
+    record = decide(AuditLevel.NONE)
+    assert "args" not in record
+    assert "arguments" not in record
+    assert record["charged"] == [{"rule": "refund[0]"}]
+
+
+@pytest.mark.parametrize("level", [AuditLevel.REQUEST, AuditLevel.RESPONSE])
+def test_level_request_holds_the_arguments_and_what_was_charged(level: AuditLevel) -> None:
+    record = decide(level)
+    assert record["arguments"] == CALL.arguments
+    assert record["charged"] == [{"rule": "refund[0]", "key": ["limit", "refund", SECRET], "amount": "713"}]
+
+
+def test_a_denial_charges_nothing() -> None:
+    assert "charged" not in decide(AuditLevel.REQUEST, Effect.DENY)
+
+
+def test_a_decision_about_another_method_has_no_tool() -> None:
+    request = Request(server="pay", era="legacy", policy="f" * 64, method="resources/read")
+    record = decision_record(TS, "s-2", request, Decision(Effect.ALLOW))
+    assert record["method"] == "resources/read"
+    assert not {"tool", "args", "session", "principal"} & set(record)
+
+
+def test_names_are_bounded_in_number_and_length() -> None:
+    call = ToolCall("x" * 9999, {f"{number:03}" + "n" * 500: 1 for number in range(100)})
+    record = decision_record(TS, "s-1", REQUEST, Decision(Effect.ALLOW), call)
+    names = record["args"]["names"]
+    assert len(names) == 64
+    assert max(map(len, names)) == 128
+    assert record["args"]["more"] == 36
+    assert len(record["tool"]) == 2048
+
+
+def test_an_outcome_repeats_the_id_of_its_decision() -> None:
+    assert outcome_record(TS, "s-1", "error", 1.23456, code=-32000) == {
+        "ts": TS,
+        "event": "outcome",
+        "id": "s-1",
+        "outcome": "error",
+        "ms": 1.235,
+        "code": -32000,
+    }
+
+
+def test_a_result_is_kept_as_a_value_whatever_its_spelling_was() -> None:
+    record = outcome_record(TS, "s-1", "ok", 1, result=msgspec.Raw(b'{ "a":\r\n [1, null] }'))
+    assert record["result"] == {"a": [1, None]}
+    assert outcome_record(TS, "s-1", "ok", 1, result=None)["result"] is None
+
+
+def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members() -> None:
+    records = [
+        start_record(TS, "pay", "f" * 64, "0.1.0"),
+        decide(AuditLevel.RESPONSE),
+        outcome_record(TS, "s-1", "ok", 1, result={"content": []}),
+        reload_record(TS, "e" * 64),
+        reload_record(TS, "e" * 64, problems=3),
+        recovered_record(TS, b"{torn", "audit.jsonl.torn-6", None),
+        rotated_record(TS, Head(5, "a" * 64)),
+        stop_record(TS, "client closed stdin"),
+    ]
+    lines, previous = [], GENESIS
+    for seq, record in enumerate(records, 1):
+        assert not {"seq", "prev", "hash"} & set(record)
+        line, previous = seal(record, seq, previous)
+        lines.append(line)
+    report = verify(lines)
+    assert (report.fault_count, report.allowed, report.outcomes) == (0, 1, 1)
+    assert report.continues == ("a" * 64,)
+
+
+def test_a_record_of_lost_records_is_a_fault_for_ever() -> None:
+    line, _ = seal(recovered_record(TS, b"", None, Head(9, "a" * 64)), 1, GENESIS)
+    (fault,) = verify([line]).faults
+    assert fault.kind == "removed"
+    assert "up to record 9" in fault.message
