@@ -76,7 +76,9 @@ class Enforcer:
         self._count = 0
         self._open: dict[int, _Open] = {}
         self._requests: dict[tuple[str, bool], Request] = {}
-        self._problem: str | None = None  # of a record that could not even be appended
+        self._problem: str | None = None
+        self._now = ""
+        self.look_at_clock()
 
     # ---- what the policy hides and needs
 
@@ -100,19 +102,26 @@ class Enforcer:
 
     # ---- judging
 
+    def look_at_clock(self) -> None:
+        """Records made until the next look carry this time: that of the bytes which caused them."""
+        self._now = timestamp(self._clock())
+
     def judge(self, judge: Judge, tool: Tool | None) -> Verdict:
         """Decide, charge and append the record. It counts once `commit` has written it."""
         self._count += 1
         decision_id = f"{self._session}-{self._count}"
         message = judge.message
         call = None
-        if message.method == "tools/call":
-            call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
+        receipt: Receipt | None = None
         try:
+            if message.method == "tools/call":
+                call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
             decision, receipt, refusal = self._decide(call, str(message.method))
             if message.id is not None or decision.effect is Effect.DENY:
                 self._record(decision_id, judge, decision, call)
         except Exception as exc:  # promise 4: any failure while deciding is a denial
+            if receipt is not None:
+                self._refund(receipt)
             decision, receipt, refusal = _failed(exc), None, None
         if decision.effect is Effect.ALLOW:
             if message.id is not None:
@@ -147,15 +156,19 @@ class Enforcer:
             if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
                 self._requests.clear()
             self._requests[method, modern] = request
-        self._audit.append(decision_record(timestamp(self._clock()), decision_id, request, decision, call))
+        self._audit.append(decision_record(self._now, decision_id, request, decision, call))
 
     def commit(self) -> str | None:
         """Write all records appended since the last commit. A text says why they are not written; then none is."""
-        problem, self._problem = self._problem, None
         try:
             self._audit.flush()
         except AuditError as exc:
             return str(exc)
+        return None
+
+    def complaint(self) -> str | None:
+        """Why an outcome could not be recorded or a charge not be given back, if that happened since the last call."""
+        problem, self._problem = self._problem, None
         return problem
 
     def retract(self, verdict: Verdict, problem: str) -> Denial:
@@ -181,9 +194,7 @@ class Enforcer:
         kept = request.audit is AuditLevel.RESPONSE and settle.result
         result = msgspec.Raw(settle.result) if kept else msgspec.UNSET
         try:
-            record = outcome_record(
-                timestamp(self._clock()), request.decision_id, settle.outcome, ms, code=settle.code, result=result
-            )
+            record = outcome_record(self._now, request.decision_id, settle.outcome, ms, code=settle.code, result=result)
             self._audit.append(record)
         except (AuditError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             self._problem = str(exc)

@@ -48,6 +48,7 @@ class Session:
 
     def from_client(self, lines: list[bytes | TooLong], limit: int) -> None:
         """Lines from the client, in order. All decisions among them are recorded with one write before any is sent."""
+        self._enforcer.look_at_clock()
         for line in lines:
             if type(line) is bytes:
                 self._perform(self._relay.from_client(line))
@@ -59,6 +60,7 @@ class Session:
 
     def from_upstream(self, lines: list[bytes | TooLong], limit: int) -> None:
         """Lines from the server, in order."""
+        self._enforcer.look_at_clock()
         for line in lines:
             if type(line) is bytes:
                 self._perform(self._relay.from_upstream(line))
@@ -71,11 +73,12 @@ class Session:
         for command in commands:
             if isinstance(command, Judge):
                 self._judge(command)
-            elif isinstance(command, ToUpstream):
+                continue
+            if self._batch:
                 self._send_judged()  # what was judged before goes first
+            if isinstance(command, ToUpstream):
                 self.to_upstream.append(command.data)
             elif isinstance(command, ToClient):
-                self._send_judged()
                 self.to_client.append(command.data)
             elif isinstance(command, Settle):
                 self._settled.append((command, self._clock()))
@@ -135,7 +138,7 @@ class Session:
     def rest(self) -> None:
         """Nothing to do for a moment: record how requests ended, which else waits for the next decision's write."""
         self.sent()
-        problem = self._enforcer.commit()
+        problem = self._enforcer.commit() or self._enforcer.complaint()
         if problem is not None:
             self._log("error", f"outcomes are not recorded: {problem}")
 

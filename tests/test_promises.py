@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pydantic_core
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +47,7 @@ ATTACKS = [
     b'{"jsonrpc":"2.0","id":ID,"method":"ping","method":"tools/call","params":%b}' % FORBIDDEN,
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","method":"ping","params":%b}' % FORBIDDEN,
     b'{"jsonrpc":"2.0","id":ID,"method":"ping","Method":"tools/call","params":%b}' % FORBIDDEN,
-    b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","name":"delete_project","arguments":{}}}',
+    b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","name":"delete_project"}}',
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","n\\u0061me":"delete_project"}}',
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","Name":"delete_project","arguments":{}}}',
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","arguments":{"text":"forbidden"}}}',
@@ -56,7 +56,7 @@ ATTACKS = [
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"echo","arguments":{"Text":"forbidden"}}}',
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"Echo","arguments":{"text":"forbidden"}}}',
     b'{"jsonrpc":"2.0","id":ID,"method":"ping"}{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":%b}' % FORBIDDEN,
-    b'{"jsonrpc":"2.0","id":ID,"method":"ping"}\r{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":%b}' % FORBIDDEN,
+    b'{"jsonrpc":"2.0","id":1,"method":"ping"}\r{"jsonrpc":"2.0","id":2,"method":"tools/call","params":%b}' % FORBIDDEN,
     b'\xef\xbb\xbf{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":%b}' % FORBIDDEN,
     '{"jsonrpc":"2.0","id":ID,"method":"tools/call","params":{"name":"delete_project"}}'.encode("utf-16"),
     b'{"jsonrpc":"2.0","id":ID,"method":"tools/call2","params":%b}' % FORBIDDEN,
@@ -80,7 +80,7 @@ LIFECYCLE = ("initialize", "notifications/initialized", "tools/list", "ping")
 
 def independent_parsers(line: bytes) -> list[Any]:
     """One line, as parsers that share no code read it."""
-    values = [json.loads(line), msgspec.json.decode(line), yaml.safe_load(line)]
+    values = [json.loads(line), msgspec.json.decode(line), pydantic_core.from_json(line)]
     if node := shutil.which("node"):
         script = "process.stdout.write(JSON.stringify(JSON.parse(require('fs').readFileSync(0, 'utf8'))))"
         values.append(
@@ -114,14 +114,14 @@ def test_promise_2_what_was_judged_is_what_is_sent(arguments: str, proxy: StartP
 
 RULES = st.sampled_from(
     [
-        "action: deny",
+        "{action: deny}",
         "{action: deny, when: [{path: args.x, op: eq, value: 1}]}",
-        "conditions: [{path: args.x, op: gte, value: 2}]",
-        "conditions: [{path: args.x, op: exists, value: true}]",
-        "validate: {required_args: [x]}",
+        "{conditions: [{path: args.x, op: gte, value: 2}]}",
+        "{conditions: [{path: args.x, op: exists, value: true}]}",
+        "{validate: {required_args: [x]}}",
         "{action: require_approval, conditions: [{path: args.y, op: exists, value: true}]}",
-        "{action: allow, rate_limit: 5/minute}",
-        "action: allow",
+        "{action: allow, rate_limit: {max: 5, window: WINDOW}}",
+        "{action: allow}",
         "{action: deny, mode: shadow}",
     ]
 )
@@ -134,15 +134,12 @@ RULES = st.sampled_from(
 def test_promise_3_a_rule_can_only_narrow(rules: list[str], more: str, at: int, arguments: Message) -> None:
     def effect(chosen: list[str]) -> Effect:
         windows = itertools.count(1)  # two limits of one entry may not share a budget
-        body = [rule.replace("5/minute", f"{{max: 5, window: {next(windows)}}}") for rule in chosen]
-        text = "tools:\n  t:\n    rules: [" + ", ".join(
-            f"{{{rule.strip('{}') if rule[0] == '{' else rule}}}" for rule in body
-        )
-        policy = loader.load((text + "]\n").encode(), "p.yaml")
+        body = ", ".join(rule.replace("WINDOW", str(next(windows))) for rule in chosen)
+        policy = loader.load(f"tools: {{t: {{rules: [{body}]}}}}\n".encode(), "p.yaml")
         return pdp.decide(policy, ToolCall("t", arguments)).effect
 
     before = effect(rules)
-    after = effect(rules[:at] + [more] + rules[at:])
+    after = effect([*rules[:at], more, *rules[at:]])
     assert not (before is Effect.DENY and after is Effect.ALLOW)
     assert effect(list(reversed(rules))) is before
 
@@ -168,10 +165,12 @@ def test_promise_5_never_more_than_n_calls_in_a_window(proxy: StartProxy, record
     wire.initialize()
     burst: list[Message] = []
     for number in range(50):
-        burst += [call(number % 7, "echo", {"text": "x"}), call(f"{number}", "error", {"code": -32000})]
+        burst += [call(1000 + number % 7, "echo", {"text": "x"}), call(f"{number}", "error", {"code": -32000})]
         burst += [{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": f"{number}"}}]
     wire.send_raw(b"".join(json.dumps(message).encode() + b"\n" for message in burst))
-    assert "retry in" in denial(wire.call("echo", {"text": "y"}))
+    for _ in range(10):  # what was cancelled before it was sent has been given back
+        last = wire.call("echo", {"text": "y"})
+    assert "retry in" in denial(last)
     assert wire.finish() == 0
     assert sum(message["method"] == "tools/call" for message in received(record)) == 10
 

@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from intercept_py.model import AuditLevel, Finding
+from intercept_py.model import AuditLevel, Finding, ToolCall
 from intercept_py.policy.arguments import Steps, fold
 from intercept_py.policy.charges import Obligation, compile_charges
+from intercept_py.policy.paths import MISSING, lookup
 from intercept_py.policy.rules import Action, Condition, Entry, Matched, Path, Policy, Rule
 
 NAMES: Final = 4096
@@ -24,6 +25,7 @@ NAMES: Final = 4096
 LONGEST_NAME: Final = 256
 """Longer names are not remembered at all."""
 
+Test: TypeAlias = Callable[[ToolCall], bool]
 Nested: TypeAlias = tuple[Steps, frozenset[str], frozenset[str]]
 """An object inside the arguments, the keys that rules read there, and these keys folded."""
 NESTED: tuple[Nested, ...] = ()
@@ -33,12 +35,13 @@ class Step(msgspec.Struct, frozen=True):
     """One rule in its place.
 
     The rule applies when `guard` holds. `verdict` is then its answer if it denies in any case; otherwise its
-    requirements are asked and its `obligations` taken. `needs_schema`: re-typed arguments could dodge it.
+    `requirements` are asked and its `obligations` taken. `needs_schema`: re-typed arguments could dodge it.
     `shadow`: the rule, or the whole policy, is only watched.
     """
 
     rule: Rule
-    guard: tuple[Condition, ...]
+    guard: tuple[Test, ...]
+    requirements: tuple[tuple[Test, Condition], ...]
     verdict: Finding | None
     obligations: tuple[Obligation, ...]
     needs_schema: bool
@@ -116,7 +119,8 @@ def _matching(entries: Iterable[Entry], name: str) -> tuple[Entry, ...]:
 
 def _plan(policy: Policy, name: str) -> Plan:
     entries = _matching(policy.entries, name)
-    steps = tuple(_step(policy, entry, rule) for entry in entries for rule in entry.rules)
+    category = next((entry.category for entry in entries if entry.category is not None), None)
+    steps = tuple(_step(policy, entry, rule, category) for entry in entries for rule in entry.rules)
     rules = [step.rule for step in steps]
     # Look-alikes are refused whatever the rules say, so rules that are only watched must not cause that.
     enforced = [rule for rule in rules if not rule.shadow]
@@ -125,7 +129,7 @@ def _plan(policy: Policy, name: str) -> Plan:
         hidden=any(glob(pattern)(name) for pattern in policy.hide),
         listed=any(entry.pattern != "*" for entry in entries),
         entries=entries,
-        category=next((entry.category for entry in entries if entry.category is not None), None),
+        category=category,
         # A hidden tool is denied like an unknown one, so which tools are unknown must be known.
         needs_tool=bool(policy.hide) or any(step.needs_schema for step in steps),
         reads=reads,
@@ -141,13 +145,34 @@ def _plan(policy: Policy, name: str) -> Plan:
     )
 
 
-def _step(policy: Policy, entry: Entry, rule: Rule) -> Step:
+def _test(condition: Condition, category: str | None) -> Test:
+    """The condition as a question to a call. A missing value is, to `exists`, what null is, and fails all else."""
+    path, holds = condition.path, condition.holds
+    absent = condition.op == "exists" and holds(None)
+    key = path.steps[0]
+    if path.root == "args" and len(path.steps) == 1 and isinstance(key, str):
+
+        def test(call: ToolCall) -> bool:
+            value = call.arguments.get(key, MISSING)
+            return absent if value is MISSING else holds(value)
+
+        return test
+
+    def test_deeper(call: ToolCall) -> bool:
+        value = lookup(path, call, category)
+        return absent if value is MISSING else holds(value)
+
+    return test_deeper
+
+
+def _step(policy: Policy, entry: Entry, rule: Rule, category: str | None) -> Step:
     shadow = policy.shadow or rule.shadow
     asks = rule.action is Action.REQUIRE_APPROVAL
     verdict = _verdict(rule)
     return Step(
         rule=rule,
-        guard=rule.when + rule.conditions if asks else rule.when,
+        guard=tuple(_test(one, category) for one in (rule.when + rule.conditions if asks else rule.when)),
+        requirements=() if asks else tuple((_test(one, category), one) for one in rule.conditions),
         verdict=verdict,
         obligations=compile_charges(entry.pattern, rule, shadow) if verdict is None else (),
         needs_schema=_needs_schema(rule),

@@ -205,11 +205,8 @@ def _search(operand: Json) -> Callable[[Json], bool | None]:
     # Policies without a regex do not pay for loading RE2.
     import re2
 
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
     try:
-        search: Callable[[bytes], Any] = re2.compile(operand, options).search
+        search: Callable[[bytes], Any] = re2.compile(operand, _re2_options()).search
     except (re2.error, UnicodeEncodeError) as error:
         raise ValueError(f"`value` is no regular expression in RE2 syntax: {_detail(error)}") from None
 
@@ -224,6 +221,15 @@ def _search(operand: Json) -> Callable[[Json], bool | None]:
     return found
 
 
+def _re2_options() -> Any:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    return options
+
+
 def _detail(error: Exception) -> str:
     """RE2 reports in bytes; one printable line of bounded length is left of it."""
     detail = error.args[0] if error.args else error
@@ -232,8 +238,28 @@ def _detail(error: Exception) -> str:
 
 
 def _regex(operand: Json) -> Test:
-    found = _search(operand)
-    return lambda value: found(value) is True
+    """True for a string with a match.
+
+    A set of one pattern answers in half the time of a search, since it does not say where; where RE2 runs out of
+    memory it answers no, which here is a denial.
+    """
+    _search(operand)  # says what is wrong with the pattern
+    import re2
+
+    patterns = re2.Set.SearchSet(_re2_options())
+    patterns.Add(operand)
+    patterns.Compile()
+    match: Callable[[bytes], list[int]] = patterns.Match
+
+    def matches(value: Json) -> bool:
+        if type(value) is not str or len(value) > REGEX_INPUT:
+            return False
+        try:
+            return bool(match(value.encode()))
+        except UnicodeEncodeError:
+            return False
+
+    return matches
 
 
 def _not_regex(operand: Json) -> Test:

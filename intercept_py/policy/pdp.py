@@ -23,7 +23,7 @@ from intercept_py.policy.argument_types import compile_types
 from intercept_py.policy.arguments import Declared, Remembered, blank, compile_schema, declare, fold, located, printable
 from intercept_py.policy.charges import merge
 from intercept_py.policy.matching import Plan, Step, glob, plan_for
-from intercept_py.policy.paths import MISSING, lookup, walk
+from intercept_py.policy.paths import walk
 from intercept_py.policy.rules import Condition, Matched, Policy, Rule
 
 LIFECYCLE: Final = frozenset(
@@ -120,7 +120,7 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
     charges: list[Charge] = []
     audit: AuditLevel | None = None
     for step in plan.steps:
-        outcome = _ask(step, call, plan.matched.category)
+        outcome = _ask(step, call)
         if outcome is None:
             continue
         if step.rule.audit is not None and (audit is None or _RANK[step.rule.audit] > _RANK[audit]):
@@ -137,24 +137,24 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
     return Decision(Effect.ALLOW, None, tuple(merge(charges) if plan.merges else charges), tuple(shadowed), audit)
 
 
-def _ask(step: Step, call: ToolCall, category: str | None) -> Finding | list[Charge] | None:
+def _ask(step: Step, call: ToolCall) -> Finding | list[Charge] | None:
     """A finding, else the charges, or None where the rule does not apply."""
     try:
         if step.needs_schema and (problem := _schema_problem(call)) is not None:
             return msgspec.structs.replace(problem, rule=step.rule.name)
-        for condition in step.guard:
-            if not _holds(condition, call, category):
+        for test in step.guard:
+            if not test(call):
                 return None
-        return step.verdict or _requirements(step, call, category)
+        return step.verdict or _requirements(step, call)
     except Exception:
         name = step.rule.name
         return Finding("internal_error", "the rule could not be evaluated, so the call is denied", name)
 
 
-def _requirements(step: Step, call: ToolCall, category: str | None) -> Finding | list[Charge]:
+def _requirements(step: Step, call: ToolCall) -> Finding | list[Charge]:
     rule = step.rule
-    for condition in rule.conditions:
-        if not _holds(condition, call, category):
+    for test, condition in step.requirements:
+        if not test(call):
             return Finding("condition_failed", rule.reason or _demand(condition), rule.name)
     if rule.validate is not None and (finding := _invalid(rule, call)) is not None:
         return finding
@@ -165,14 +165,6 @@ def _requirements(step: Step, call: ToolCall, category: str | None) -> Finding |
             return charge
         charges.append(charge)
     return charges
-
-
-def _holds(condition: Condition, call: ToolCall, category: str | None) -> bool:
-    """A missing value fails every operator but `exists`, for which it is what null is."""
-    value = lookup(condition.path, call, category)
-    if value is MISSING:
-        return condition.op == "exists" and condition.holds(None)
-    return condition.holds(value)
 
 
 def _demand(condition: Condition) -> str:

@@ -19,7 +19,6 @@ from itertools import islice
 from threading import Lock
 from typing import TypeAlias
 
-import msgspec
 from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
 from intercept_py.errors import StateError
@@ -41,20 +40,21 @@ def open_state(url: str, prefix: str = "") -> State:
 
 
 class _Fixed:
-    """A window with an end: `value` counts until `ends`."""
+    """A window with an end: `value` counts until `ends`. `window`, if there is one, says where the next one ends."""
 
-    __slots__ = ("ends", "value")
+    __slots__ = ("ends", "value", "window")
 
-    def __init__(self, ends: int) -> None:
+    def __init__(self, ends: int, window: Window | None) -> None:
         self.ends = ends
+        self.window = window
         self.value: Number = 0
 
     def read(self, now: int) -> Number:
         return self.value if now < self.ends else 0
 
-    def add(self, now: int, amount: Number, window: Window) -> int:
-        if now >= self.ends:
-            self.ends, self.value = window_end(window, now), 0
+    def add(self, now: int, amount: Number) -> int:
+        if now >= self.ends and self.window is not None:
+            self.ends, self.value = window_end(self.window, now), 0
         self.value = plus(self.value, amount)
         return self.ends
 
@@ -102,7 +102,7 @@ class _Moving:
             del self.points[:first], self.amounts[:first]
             self.first = 0
 
-    def add(self, now: int, amount: Number, window: Window | None = None) -> int:
+    def add(self, now: int, amount: Number) -> int:
         point = (now // self.grain + 1) * self.grain + self.window
         if self.points and self.points[-1] == point:
             self.amounts[-1] = plus(self.amounts[-1], amount)
@@ -164,7 +164,7 @@ class _Sliding:
         numerator, denominator = amount.as_integer_ratio()
         return -(-numerator * rest // (denominator * self.window))
 
-    def add(self, now: int, amount: Number, window: Window | None = None) -> int:
+    def add(self, now: int, amount: Number) -> int:
         self.roll(now)
         self.value = plus(self.value, amount)
         return self.index
@@ -201,17 +201,6 @@ class _Sliding:
 _Counter: TypeAlias = _Fixed | _Moving | _Sliding
 
 
-class _Draft(msgspec.Struct):
-    """What one call would add to one counter. `table` is where the counter is kept, or would be."""
-
-    counter: _Counter
-    table: dict[str, _Counter]
-    value: Number
-    added: Number
-    after: Number
-    window: Window
-
-
 class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     """Counters in dicts behind one lock. `clock` tells seconds since the epoch; if it goes back, time stands still."""
 
@@ -246,25 +235,28 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """Make all charges or none, see `State.charge`."""
         with self._mutex:
             now = self._now()
-            self._make_room(len(postings), now)
-            drafts: dict[str, _Draft] = {}
+            if len(self._queue) + len(postings) > self._max_keys:
+                self._make_room(len(postings), now)
+            added: dict[str, Number] = {}
+            counters: dict[str, _Counter] = {}
             for key, charge in postings:
-                draft = drafts.get(key)
-                if draft is None:
-                    drafts[key] = self._draft(key, charge, now)
+                amount = exact(charge.amount)
+                if key in added:
+                    added[key] = plus(added[key], amount)
                 else:
-                    draft.added = plus(draft.added, exact(charge.amount))
-                    draft.after = plus(draft.value, draft.added)
+                    added[key] = amount
+                    counters[key] = self._table(charge.strategy).get(key) or _counter(charge, now)
             shadowed: tuple[Refusal, ...] = ()
             for key, charge in postings:
-                draft = drafts[key]
-                if draft.after < charge.limit or (charge.inclusive and draft.after == charge.limit):
+                value = counters[key].read(now)
+                after = plus(value, added[key])
+                if after < charge.limit or (charge.inclusive and after == charge.limit):
                     continue
-                refusal = _refusal(charge, draft, now)
+                refusal = _refusal(charge, counters[key], value, added[key], now)
                 if not charge.shadow:
                     return Receipt(refused=refusal)
                 shadowed += (refusal,)
-            return Receipt(shadowed=shadowed, token=self._commit(drafts, now))
+            return Receipt(shadowed=shadowed, token=self._commit(postings, counters, added, now))
 
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, unless that happened already."""
@@ -278,31 +270,23 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """Forget everything."""
         self.reset()
 
-    def _draft(self, key: str, charge: Charge, now: int) -> _Draft:
-        strategy, window = charge.strategy, charge.window
-        table = self._fixed if strategy is _FIXED else self._moving if strategy is _MOVING else self._sliding
-        counter, added = table.get(key), exact(charge.amount)
-        if counter is not None:
-            value = counter.read(now)
-            return _Draft(counter, table, value, added, plus(value, added), window)
-        if strategy is _FIXED:
-            counter = _Fixed(window_end(window, now))
-        else:
-            counter = (_Moving if strategy is _MOVING else _Sliding)(window.seconds * SECOND)
-        return _Draft(counter, table, 0, added, added, window)
+    def _table(self, strategy: Strategy) -> dict[str, _Counter]:
+        return self._moving if strategy is _MOVING else self._fixed if strategy is _FIXED else self._sliding
 
-    def _commit(self, drafts: dict[str, _Draft], now: int) -> list[tuple[_Counter, int, Number]]:
-        """Add every draft. Counters that nothing is added to are not kept."""
-        new = [(key, draft) for key, draft in drafts.items() if draft.added and key not in draft.table]
+    def _commit(
+        self, postings: list[Posting], counters: dict[str, _Counter], added: dict[str, Number], now: int
+    ) -> list[tuple[_Counter, int, Number]]:
+        """Add everything. Counters that nothing is added to are not kept."""
+        new = {}
+        for key, charge in postings:
+            table = self._table(charge.strategy)
+            if key not in table and added[key]:
+                new[key] = table
         if new:
             self._check_room(len(new))
-        done = [
-            (draft.counter, draft.counter.add(now, draft.added, draft.window), draft.added)
-            for draft in drafts.values()
-            if draft.added
-        ]
-        for key, draft in new:
-            self._keep(draft.table, key, draft.counter, now)
+        done = [(counters[key], counters[key].add(now, amount), amount) for key, amount in added.items() if amount]
+        for key, table in new.items():
+            self._keep(table, key, counters[key], now)
         return done
 
     # Time and room. All of this is called with the lock held.
@@ -378,7 +362,7 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             if not isinstance(counter, _Fixed):
                 self._make_room(1, now)
                 self._check_room(1)
-                counter = _Fixed(now + expiry * SECOND)
+                counter = _Fixed(now + expiry * SECOND, None)
                 self._keep(self._fixed, key, counter, now)
             elif counter.ends <= now:
                 counter.ends, counter.value = now + expiry * SECOND, 0
@@ -439,6 +423,13 @@ def _fits(charge: Charge, value: Number) -> bool:
     return value <= charge.limit if charge.inclusive else value < charge.limit
 
 
-def _refusal(charge: Charge, draft: _Draft, now: int) -> Refusal:
-    wait = draft.counter.wait(now, lambda value: _fits(charge, plus(value, draft.added)))
-    return Refusal(charge, Decimal(draft.value), None if wait is None else wait / SECOND)
+def _refusal(charge: Charge, counter: _Counter, value: Number, added: Number, now: int) -> Refusal:
+    wait = counter.wait(now, lambda rest: _fits(charge, plus(rest, added)))
+    return Refusal(charge, Decimal(value), None if wait is None else wait / SECOND)
+
+
+def _counter(charge: Charge, now: int) -> _Counter:
+    """An empty counter of the kind that the charge is for."""
+    if charge.strategy is _FIXED:
+        return _Fixed(window_end(charge.window, now), charge.window)
+    return (_Moving if charge.strategy is _MOVING else _Sliding)(charge.window.seconds * SECOND)

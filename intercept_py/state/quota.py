@@ -59,16 +59,15 @@ class Quota:
     def __init__(self, storage: Atomic, prefix: str = "") -> None:
         self._storage = storage
         self._prefix = prefix
-        self._keys: dict[tuple[str, Charge], str] = {}
+        # By identity, which is told faster than equality; a kept charge is alive, so no other one has its id.
+        self._kept: dict[int, tuple[Charge, str, str]] = {}
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
         """Make every charge, or none if one that is not in shadow mode does not fit."""
         if not charges:
             return _NO_CHARGES
         try:
-            keys = self._keys
-            postings = [(keys.get((server, charge)) or self._new_key(server, charge), charge) for charge in charges]
-            return self._storage.charge_all(postings)
+            return self._storage.charge_all([self._posting(server, charge) for charge in charges])
         except StateError:
             raise
         except Exception as exc:  # a storage has faults of its own kind, and none of them may allow a call
@@ -89,12 +88,15 @@ class Quota:
         """Let go of the store."""
         self._storage.close()
 
-    def _new_key(self, server: str, charge: Charge) -> str:
+    def _posting(self, server: str, charge: Charge) -> Posting:
+        kept = self._kept.get(id(charge))
+        if kept is not None and kept[0] is charge and kept[1] == server:
+            return kept[2], charge
         key = self._key(server, charge)
-        if len(self._keys) >= _KEPT_KEYS:
-            self._keys.clear()
-        self._keys[server, charge] = key
-        return key
+        if len(self._kept) >= _KEPT_KEYS:
+            self._kept.clear()
+        self._kept[id(charge)] = (charge, server, key)
+        return key, charge
 
     def _key(self, server: str, charge: Charge) -> str:
         """`server/strategy/window/part/part`, parts escaped, so that different counters never share a key."""

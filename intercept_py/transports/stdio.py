@@ -24,6 +24,8 @@ from intercept_py.transports.lines import LineReader, TooLong
 _CHUNK = 65536
 _HIGH_WATER = 1024 * 1024
 _TICK = 0.25
+_SPIN = 0.0001 if (os.cpu_count() or 1) > 1 else 0.0
+"""Seconds for which the loop stays awake after a message; the peer needs the processor if there is only one."""
 _REST = 0.05
 """Seconds without traffic after which outcomes are recorded, if no decision's write has taken them along."""
 
@@ -153,7 +155,7 @@ class Stdio:
             if self._changed or self._client.buffer or self._upstream.buffer:
                 self._watch()
             timeout = _REST if busy else _TICK if idle is not None or self._session.waiting or self._ending else None
-            ready = self._poll.poll(None if timeout is None else timeout * 1000)
+            ready = (self._spin() if busy else None) or self._poll.poll(None if timeout is None else timeout * 1000)
             busy = bool(ready)
             for fd, events in ready:
                 self._serve(fd, events, idle)
@@ -167,6 +169,13 @@ class Stdio:
             if self._changed or self._ending:
                 self._shut_down(now)
         return self._finish()
+
+    def _spin(self) -> list[tuple[int, int]] | None:
+        """Look out for the next message for a moment before going to sleep: waking up costs more than answering."""
+        until = time.monotonic() + _SPIN
+        while not (ready := self._poll.poll(0)) and time.monotonic() < until:
+            pass
+        return ready
 
     def _tick(self, idle: Callable[[bool], None] | None) -> None:
         self._look_at_child = True

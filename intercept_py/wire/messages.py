@@ -173,7 +173,8 @@ def modern_envelope(params: JsonObject) -> JsonObject:
 
 def response(request_id: RequestId, member: bytes, payload: bytes) -> bytes:
     """A response line whose `result` or `error` (`member`) is already encoded."""
-    return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (codec.encode(request_id), member, payload)
+    known = b"%d" % request_id if isinstance(request_id, int) else codec.encode(request_id)
+    return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (known, member, payload)
 
 
 def error(request_id: RequestId | None, code: int, message: str, data: JsonObject | None = None) -> bytes:
