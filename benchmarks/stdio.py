@@ -26,6 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ECHO = [sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "echo_server.py")]
+# What users run: the console script, where it is installed beside this Python.
+SCRIPT = Path(sys.executable).parent / "intercept-py"
+PROXY = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "intercept_py"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 IN_FLIGHT = 64
 
@@ -150,7 +153,7 @@ def variants(folder: Path) -> dict[str, Sequence[str] | str]:
 
     def proxy(policy: str) -> list[str]:
         options = ["-c", str(folder / policy), "--audit", audit, "--log-level", "error"]
-        return [sys.executable, "-m", "intercept_py", "run", *options, "--", *ECHO]
+        return [*PROXY, "run", *options, "--", *ECHO]
 
     echo = " ".join(f"'{word}'" for word in ECHO)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS", "main"]
 
+import gc
 import os
 import sys
 import typing
@@ -59,9 +60,13 @@ def _import_msgspec() -> None:
 
 
 def _call(name: str, arguments: list[str]) -> int:
+    gc.disable()  # what imports create stays anyway: looking for garbage in it would take milliseconds
     _import_msgspec()
     try:
-        status: int = import_module(COMMANDS[name][0]).main(arguments)
+        command = import_module(COMMANDS[name][0]).main
+        gc.freeze()
+        gc.enable()
+        status: int = command(arguments)
         sys.stdout.flush()
         return status
     except BrokenPipeError:

@@ -19,7 +19,6 @@ from intercept_py.audit.record import (
     decision_record,
     outcome_record,
     reload_record,
-    start_record,
     stop_record,
     timestamp,
 )
@@ -206,10 +205,6 @@ class Enforcer:
             self._problem = str(exc)
 
     # ---- the session's own records
-
-    def started(self, version: str) -> str | None:
-        """Record that the proxy starts; the problem if it cannot be recorded."""
-        return self._say(start_record(timestamp(self._clock()), self._server, self._policy.revision, version))
 
     def reloaded(self, problems: int) -> str | None:
         """Record that a changed policy was taken, or refused for so many problems."""

@@ -1,7 +1,7 @@
 """`intercept-py run`: the proxy between a client on stdin and stdout and the server that it starts.
 
-Imports are part of its speed: everything here is needed before the first message, everything else is imported where the
-policy at hand needs it.
+Imports are part of its speed. What is imported here is needed before the server may be started; what relays messages
+(`session`) is imported while it starts, and what only some policies need where they need it.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 __all__ = ["main"]
 
 import argparse
-import gc
 import os
 import time
-from collections.abc import Callable
 from hashlib import sha256
 
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
+from intercept_py.audit.record import start_record, stop_record, timestamp
 from intercept_py.cli.arguments import BAD_POLICY, Parser
-from intercept_py.enforcer import Enforcer
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import LEVELS, Log
-from intercept_py.model import Caller
-from intercept_py.policy.rules import Policy
-from intercept_py.proxy import Session
 from intercept_py.state.deferred import Deferred
-from intercept_py.transports.stdio import Signals, Stdio
+from intercept_py.transports.signals import Signals
 
 CANNOT_CREATE = 73
 NOT_FOUND = 127
@@ -48,33 +43,28 @@ def main(argv: list[str]) -> int:
     except (StateError, AuditError) as exc:
         log("error", str(exc))
         return CANNOT_CREATE
-    counters = Deferred(lambda: state.open_state(options.state, prefix=options.state_prefix))
     for warning in policy_file.warnings(options.config) + audit.warnings():
         log("warn", warning)
     server = _server_name(command)
-    caller = Caller(session=os.urandom(16).hex())
-    enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic)
-    if (unrecorded := enforcer.started(__version__)) is not None:
-        log("error", unrecorded)
-        return CANNOT_CREATE
-    session = Session(enforcer, log, time.monotonic, options.timeout)
     with Signals() as signals:
         try:
+            audit.append(start_record(timestamp(time.time()), server, policy.revision, __version__))
+            audit.flush()
             child = processes.start(command, os.environ)
+        except AuditError as exc:
+            log("error", str(exc))
+            return CANNOT_CREATE
         except UpstreamError as exc:
             log("error", str(exc))
-            enforcer.stopped(str(exc))
+            audit.append(stop_record(timestamp(time.time()), str(exc)))
+            audit.close()
             return NOT_FOUND
-        if policy.counts:
-            counters.prepare()
         log("debug", f"started the server as process {child.pid}; audit file {audit.path}")
-        idle = None if options.no_reload else _reloader(session, enforcer, options.config, policy, log)
-        gc.freeze()  # what exists now stays: the collector need not look at it again
-        status = Stdio(session, child, signals, log, options.max_message_bytes).run(idle)
-    enforcer.stopped(f"exit status {status}")
-    audit.close()
-    counters.close()
-    return status
+        # Imported while the server starts, so that neither has to wait for the other.
+        from intercept_py.cli.session import relay
+
+        counters = Deferred(lambda: state.open_state(options.state, prefix=options.state_prefix))
+        return relay(options, policy, counters, audit, server, child, signals, log)
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -147,24 +137,3 @@ def _server_name(command: list[str]) -> str:
     """Names the server in records and in the keys of its limits: stable for a command, without its secrets."""
     digest = sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{os.path.basename(command[0])}-{digest}"
-
-
-def _reloader(session: Session, enforcer: Enforcer, path: str, policy: Policy, log: Log) -> Callable[[bool], None]:
-    """What the loop calls when it has time: look at the policy file, and take it if it may be used."""
-    watch = policy_file.Watch(path, policy.revision)
-
-    def look(force: bool) -> None:
-        try:
-            changed = watch.poll(force)
-        except PolicyError as exc:
-            for problem in exc.problems:
-                log("error", str(problem))
-            log("error", "the changed policy is refused, the one before stays in force")
-            enforcer.reloaded(len(exc.problems))
-            return
-        if changed is not None:
-            session.replace_policy(changed)
-            log("info", f"policy `{path}` reloaded, revision {changed.revision[:12]}")
-            enforcer.reloaded(0)
-
-    return look

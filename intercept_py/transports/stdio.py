@@ -7,7 +7,7 @@ that does not read stops the other one from being read (`_HIGH_WATER`), so nothi
 
 from __future__ import annotations
 
-__all__ = ["Signals", "Stdio"]
+__all__ = ["Stdio"]
 
 import errno
 import os
@@ -20,6 +20,7 @@ from typing import Protocol
 from intercept_py.log import Log
 from intercept_py.processes import Child
 from intercept_py.transports.lines import LineReader, TooLong
+from intercept_py.transports.signals import Signals
 
 _CHUNK = 65536
 _HIGH_WATER = 1024 * 1024
@@ -83,31 +84,6 @@ class _Outlet:
             self.buffer = self.buffer[written:]
 
 
-class Signals:
-    """Turns the signals of a proxy's life into bytes on a descriptor to poll. Enter it before the child is started."""
-
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-    def __enter__(self) -> Signals:
-        self.fd, self._waker = os.pipe()
-        for fd in (self.fd, self._waker):
-            os.set_blocking(fd, False)
-        self._handlers = [(signum, signal.signal(signum, lambda *_: None)) for signum in self._SIGNALS]
-        self._previous = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._previous)
-        for signum, handler in self._handlers:
-            signal.signal(signum, handler)
-        os.close(self.fd)
-        os.close(self._waker)
-
-    def pending(self) -> bytes:
-        """The numbers of the signals that came since the last call."""
-        return _read(self.fd) or b""
-
-
 class Stdio:
     """Runs a session between fd 0/1 and a child until either side is done."""
 
@@ -125,6 +101,7 @@ class Stdio:
         self._watched: dict[int, int] = {}
         self._client_open = True
         self._upstream_open = True
+        self._prepare: Callable[[], None] | None = None
         self._changed = True  # what to wait for
         self._ending = False
         self._look_at_child = True  # it may have ended before the first SIGCHLD was caught
@@ -133,11 +110,13 @@ class Stdio:
         self._signal: int | None = None
         self._killed = False
 
-    def run(self, idle: Callable[[bool], None] | None) -> int:
+    def run(self, idle: Callable[[bool], None] | None, prepare: Callable[[], None] | None = None) -> int:
         """Relay until the session is over; the exit status for the proxy.
 
         `idle(False)` is called about four times a second, `idle(True)` on SIGHUP; None where there is nothing to do.
+        `prepare` is called once, when the client has its first answer: for what must not delay that.
         """
+        self._prepare = prepare
         blocking = [(fd, os.get_blocking(fd)) for fd in (0, 1)]
         for fd, _ in blocking:
             os.set_blocking(fd, False)
@@ -254,6 +233,9 @@ class Stdio:
             self._client.send(session.to_client)
             self._changed = self._changed or self._client.broken
             session.sent()
+            if self._prepare is not None:
+                prepare, self._prepare = self._prepare, None
+                prepare()
 
     # ---- the end
 
@@ -296,7 +278,8 @@ class Stdio:
         if not self._upstream_open and now >= self._last_read + _DRAIN:
             self._session.upstream_gone("the server ended its output before it answered")
         if self._deadline is None:
-            self._deadline = now + (_PENDING_GRACE if self._session.waiting and not urgent else _GRACE)
+            patient = self._session.waiting and self._upstream_open and not urgent
+            self._deadline = now + (_PENDING_GRACE if patient else _GRACE)
         held = self._upstream.buffer or self._session.judging
         if urgent or self._upstream.broken or not held:
             self._close_upstream()
