@@ -15,6 +15,7 @@ import msgspec
 
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import (
+    Record,
     Request,
     decision_record,
     outcome_record,
@@ -30,7 +31,7 @@ from intercept_py.state import Receipt, Refusal, State
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 from intercept_py.wire.relay import Judge, Settle
 
-_KEPT_REQUESTS = 256
+_KEPT_MEMBERS = 256
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Enforcer:
         self._session = (caller.session or "")[:16]
         self._count = 0
         self._open: dict[int, _Open] = {}
-        self._requests: dict[tuple[str, bool], Request] = {}
+        self._members: dict[tuple[str, bool], Record] = {}  # what records of one kind of request share
         self._problem: str | None = None
         self._now = ""
         self.look_at_clock()
@@ -97,7 +98,7 @@ class Enforcer:
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self._policy = policy
-        self._requests.clear()
+        self._members.clear()
 
     # ---- judging
 
@@ -148,14 +149,14 @@ class Enforcer:
 
     def _record(self, decision_id: str, judge: Judge, decision: Decision, call: ToolCall | None) -> None:
         method, modern = str(judge.message.method), judge.message.modern
-        request = self._requests.get((method, modern))
-        if request is None:
+        members = self._members.get((method, modern))
+        if members is None:
             era: Literal["legacy", "modern"] = "modern" if modern else "legacy"
-            request = Request(self._server, era, self._policy.revision, method, self._caller)
-            if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
-                self._requests.clear()
-            self._requests[method, modern] = request
-        self._audit.append(decision_record(self._now, decision_id, request, decision, call))
+            members = Request(self._server, era, self._policy.revision, method, self._caller).members()
+            if len(self._members) >= _KEPT_MEMBERS:  # the other side invents methods
+                self._members.clear()
+            self._members[method, modern] = members
+        self._audit.append(decision_record(self._now, decision_id, members, decision, call))
 
     def commit(self) -> str | None:
         """Write all records appended since the last commit. A text says why they are not written; then none is."""

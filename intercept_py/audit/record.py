@@ -50,13 +50,26 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the records of many requests have in common."""
+    """What the records of many requests have in common. `members` is that as they say it."""
 
     server: str
     era: Literal["legacy", "modern"]
     policy: str
     method: str = "tools/call"
     caller: Caller = Caller()
+
+    def members(self) -> Record:
+        """The members between a record's id and what is special to it. Worth keeping: it is the same every time."""
+        members: Record = {}
+        if self.caller.session is not None:
+            members["session"] = _cut(self.caller.session, _MAX_TEXT)
+        if self.caller.principal is not None:
+            members["principal"] = _cut(self.caller.principal, _MAX_TEXT)
+        members["server"] = self.server
+        members["policy"] = self.policy
+        members["era"] = self.era
+        members["method"] = _cut(self.method, _MAX_TEXT)
+        return members
 
 
 def timestamp(seconds: float) -> str:
@@ -104,34 +117,25 @@ def rotated_record(ts: str, last: Head) -> Record:
 
 
 def decision_record(
-    ts: str, decision_id: str, request: Request, decision: Decision, call: ToolCall | None = None
+    ts: str, decision_id: str, members: Record, decision: Decision, call: ToolCall | None = None
 ) -> Record:
     """One judged request, written before it goes on; its outcome repeats `decision_id`.
 
-    `call` is None for every method but `tools/call`.
+    `members` are those of its `Request`; `call` is None for every method but `tools/call`.
     """
-    record: Record = {"ts": ts, "event": "decision", "id": decision_id}
-    caller = request.caller
-    if caller.session is not None:
-        record["session"] = _cut(caller.session, _MAX_TEXT)
-    if caller.principal is not None:
-        record["principal"] = _cut(caller.principal, _MAX_TEXT)
-    record["server"] = request.server
-    record["era"] = request.era
-    record["method"] = _cut(request.method, _MAX_TEXT)
+    record: Record = {"ts": ts, "event": "decision", "id": decision_id, **members}
     if call is not None:
         record["tool"] = _cut(call.name, _MAX_TEXT)
     record["effect"] = "allow" if decision.effect is Effect.ALLOW else "deny"
     if decision.finding is not None:
         record.update(_finding(decision.finding))
-    record["policy"] = request.policy
     level = decision.audit
     if call is not None and level is not AuditLevel.NONE:
         _add_arguments(record, call.arguments, level)
     if decision.shadowed:
         record["shadowed"] = [_finding(finding) for finding in decision.shadowed]
     if decision.charges and decision.effect is Effect.ALLOW:
-        record["charged"] = [_charge(charge, level) for charge in decision.charges]
+        record["charged"] = _charged(decision.charges, level)
     return record
 
 
@@ -171,13 +175,14 @@ def _finding(finding: Finding) -> Record:
     return found
 
 
-def _charge(charge: Charge, level: AuditLevel) -> Record:
+def _charged(charges: tuple[Charge, ...], level: AuditLevel) -> list[Record]:
     # The key of a limit `per: args.x` and the amount of a counter `increment_from: args.x` are argument values.
-    record: Record = {"rule": _cut(charge.rule, _MAX_TEXT)}
-    if level is AuditLevel.REQUEST or level is AuditLevel.RESPONSE:
-        record["key"] = [_cut(part, _MAX_TEXT) for part in charge.key]
-        record["amount"] = str(charge.amount)
-    return record
+    if level is AuditLevel.NONE or level is AuditLevel.METADATA:
+        return [{"rule": charge.rule} for charge in charges]
+    return [
+        {"rule": charge.rule, "key": [_cut(part, _MAX_TEXT) for part in charge.key], "amount": str(charge.amount)}
+        for charge in charges
+    ]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -30,7 +30,7 @@ from unicodedata import normalize
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import Json, JsonObject, RequestId
+from intercept_py.model import Json, RequestId
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -93,7 +93,7 @@ def _why(exc: Exception) -> str:
     return "invalid UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc).splitlines()[0]
 
 
-def _inspect(value: Json) -> tuple[int, bool]:
+def _inspect(value: Json) -> tuple[int, bool]:  # noqa: C901 - one loop on the path of every message
     """Count the object keys level by level, look for large integers; raise for depth and control characters in keys."""
     keys = 0
     large = False
@@ -103,9 +103,13 @@ def _inspect(value: Json) -> tuple[int, bool]:
         for node in level:
             if type(node) is dict:
                 keys += len(node)
-                _check_keys(node)
+                for key in node:
+                    if not key.isidentifier() and _CONTROL.search(key):
+                        raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
             for child in node.values() if type(node) is dict else node if type(node) is list else (node,):
                 kind = type(child)
+                if kind is str:
+                    continue
                 if kind is dict or kind is list:
                     below.append(child)
                 elif kind is int and not -_MAX_SAFE_INTEGER <= child <= _MAX_SAFE_INTEGER:
@@ -114,12 +118,6 @@ def _inspect(value: Json) -> tuple[int, bool]:
             return keys, large
         level = below
     raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels")
-
-
-def _check_keys(members: JsonObject) -> None:
-    for key in members:
-        if not key.isidentifier() and _CONTROL.search(key):
-            raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
 
 
 def encode(value: Json) -> bytes:

@@ -44,7 +44,7 @@ REQUEST = Request(server="pay", era="modern", policy="f" * 64, caller=Caller(ses
 def decide(level: AuditLevel, effect: Effect = Effect.ALLOW) -> Record:
     finding = None if effect is Effect.ALLOW else Finding("condition", "too much", "refund[0]")
     shadowed = (Finding("limit_reached", "slow down"),)
-    return decision_record(TS, "s-1", REQUEST, Decision(effect, finding, (CHARGE,), shadowed, level), CALL)
+    return decision_record(TS, "s-1", REQUEST.members(), Decision(effect, finding, (CHARGE,), shadowed, level), CALL)
 
 
 def test_a_timestamp_is_utc_with_microseconds() -> None:
@@ -101,14 +101,14 @@ def test_a_denial_charges_nothing() -> None:
 
 def test_a_decision_about_another_method_has_no_tool() -> None:
     request = Request(server="pay", era="legacy", policy="f" * 64, method="resources/read")
-    record = decision_record(TS, "s-2", request, Decision(Effect.ALLOW))
+    record = decision_record(TS, "s-2", request.members(), Decision(Effect.ALLOW))
     assert record["method"] == "resources/read"
     assert not {"tool", "args", "session", "principal"} & set(record)
 
 
 def test_names_are_bounded_in_number_and_length() -> None:
     call = ToolCall("x" * 9999, {f"{number:03}" + "n" * 500: 1 for number in range(100)})
-    record = decision_record(TS, "s-1", REQUEST, Decision(Effect.ALLOW), call)
+    record = decision_record(TS, "s-1", REQUEST.members(), Decision(Effect.ALLOW), call)
     names = record["args"]["names"]
     assert len(names) == 64
     assert max(map(len, names)) == 128
