@@ -67,7 +67,8 @@ def _call(name: str, arguments: list[str]) -> int:
         gc.freeze()
         gc.enable()
         status: int = command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the descriptor was closed
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         # Who reads our output has seen enough; Python would complain once more when it closes stdout.

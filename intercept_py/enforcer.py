@@ -23,11 +23,12 @@ from intercept_py.audit.record import (
     stop_record,
     timestamp,
 )
-from intercept_py.errors import AuditError, StateError
+from intercept_py.errors import AuditError, ProtocolError, StateError
 from intercept_py.model import AuditLevel, Caller, Charge, Decision, Effect, Finding, Tool, ToolCall
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
+from intercept_py.wire import codec
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 from intercept_py.wire.relay import Judge, Settle
 
@@ -117,7 +118,8 @@ class Enforcer:
             if message.method == "tools/call":
                 call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
             decision, receipt, refusal = self._decide(call, str(message.method))
-            if message.id is not None or decision.effect is Effect.DENY:
+            told = judge.upward and message.method not in pdp.LIFECYCLE  # a notification that may have an effect
+            if message.id is not None or told or decision.effect is Effect.DENY:
                 self._record(decision_id, judge, decision, call)
         except Exception as exc:  # promise 4: any failure while deciding is a denial
             if receipt is not None:
@@ -191,12 +193,15 @@ class Enforcer:
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
         ms = (ended - request.since) * 1000
-        kept = request.audit is AuditLevel.RESPONSE and settle.result
-        result = msgspec.Raw(settle.result) if kept else msgspec.UNSET
+        record = outcome_record(self._now, request.decision_id, settle.outcome, ms, code=settle.code)
+        if request.audit is AuditLevel.RESPONSE and settle.result:
+            try:
+                record["result"] = codec.decode_payload(settle.result)
+            except ProtocolError as exc:  # what a server sends must not cost us the record of it
+                record["result_error"] = str(exc)
         try:
-            record = outcome_record(self._now, request.decision_id, settle.outcome, ms, code=settle.code, result=result)
             self._audit.append(record)
-        except (AuditError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except AuditError as exc:
             self._problem = str(exc)
 
     def _refund(self, receipt: Receipt) -> None:

@@ -44,11 +44,15 @@ class PolicyError(InterceptError):
 
 
 class ProtocolError(InterceptError):
-    """A message that may not be relayed. `code` is the JSON-RPC error code to answer with."""
+    """A message that may not be relayed. `code` is the JSON-RPC error code to answer with.
+
+    `request_id` is the id of the request that it is, where that is certain.
+    """
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.request_id: int | str | None = None
 
 
 class StateError(InterceptError):

@@ -79,12 +79,16 @@ class Watch:
     _REHASH = 40
     """Every so many polls the content is read whatever `stat` says: some file systems keep time stamps."""
 
+    _MISSED = 8
+    """So many polls in a row that found no file at all are worth a word."""
+
     def __init__(self, path: str, revision: str) -> None:
         self._path = path
         self._seen = revision  # of the last content that was loaded or refused
         self._candidate: str | None = None
         self._signature = self._stat()
         self._polls = 0
+        self._missing = 0
 
     def poll(self, force: bool = False) -> Policy | None:
         """The new policy if there is one, else None. Raises `PolicyError` once for each content that may not be used.
@@ -93,12 +97,18 @@ class Watch:
         """
         self._polls += 1
         signature = self._stat()
-        if not force and signature == self._signature and self._candidate is None and self._polls % self._REHASH:
+        unchanged = signature == self._signature and signature is not None and self._candidate is None
+        if not force and unchanged and self._polls % self._REHASH:
             return None
         self._signature = signature
         text = _bytes(self._path) if signature is not None or force else b""
         if signature is None and not force:
-            return None  # between unlink and rename; said aloud only when asked for (SIGHUP)
+            # For a moment that is how files are replaced; after that somebody should know, once.
+            self._missing += 1
+            if self._missing == self._MISSED:
+                raise _unreadable(self._path, "it is gone")
+            return None
+        self._missing = 0
         revision = sha256(text).hexdigest()
         if revision == self._seen and not force:
             self._candidate = None

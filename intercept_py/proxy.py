@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Session"]
 
+import math
 from collections.abc import Callable
 
 from intercept_py.enforcer import Enforcer, Verdict
@@ -15,8 +16,7 @@ from intercept_py.log import Log
 from intercept_py.model import Tool
 from intercept_py.policy.rules import Policy
 from intercept_py.transports.lines import TooLong
-from intercept_py.wire import messages
-from intercept_py.wire.codec import INVALID_REQUEST
+from intercept_py.wire import codec, messages
 from intercept_py.wire.relay import (
     Command,
     Judge,
@@ -37,6 +37,7 @@ class Session:
     def __init__(self, enforcer: Enforcer, log: Log, clock: Callable[[], float], timeout: float = 0.0) -> None:
         self.to_client: list[bytes] = []
         self.to_upstream: list[bytes] = []
+        self.upstream_crowded = False  # set by the transport while the server does not read what it was sent
         self._enforcer = enforcer
         self._log = log
         self._clock = clock
@@ -50,23 +51,31 @@ class Session:
         """Lines from the client, in order. All decisions among them are recorded with one write before any is sent."""
         self._enforcer.look_at_clock()
         for line in lines:
-            if type(line) is bytes:
+            if isinstance(line, TooLong):
+                why = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
+                self._perform(self._relay.too_long(line.edges, why))
+                continue
+            try:
                 self._perform(self._relay.from_client(line))
-            else:
-                text = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
-                self._log("warn", f"refused a message from the client: {text}")
-                self.to_client.append(messages.error(None, INVALID_REQUEST, text))
+            except Exception as exc:  # a bug of ours must not take the other requests with it
+                self._log("error", f"a message from the client could not be handled ({type(exc).__name__})")
+                why = "the proxy failed to handle this message, which went no further"
+                self._perform(self._relay.refuse(codec.peek_id(line), messages.INTERNAL_ERROR, why))
         self._send_judged()
 
     def from_upstream(self, lines: list[bytes | TooLong], limit: int) -> None:
         """Lines from the server, in order."""
         self._enforcer.look_at_clock()
         for line in lines:
-            if type(line) is bytes:
-                self._perform(self._relay.from_upstream(line))
-            elif type(line) is TooLong:
+            if isinstance(line, TooLong):
                 why = f"it is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.unreadable(line.edges, why))
+                continue
+            try:
+                self._perform(self._relay.from_upstream(line))
+            except Exception as exc:  # a bug of ours must not take the other requests with it
+                self._log("error", f"a message from the server could not be handled ({type(exc).__name__})")
+                self._perform(self._relay.unreadable(line, "the proxy failed to handle it"))
         self._send_judged()
 
     def _perform(self, commands: list[Command]) -> None:
@@ -77,7 +86,8 @@ class Session:
             if self._batch:
                 self._send_judged()  # what was judged before goes first
             if isinstance(command, ToUpstream):
-                self.to_upstream.append(command.data)
+                if not (command.courtesy and self.upstream_crowded):
+                    self.to_upstream.append(command.data)
             elif isinstance(command, ToClient):
                 self.to_client.append(command.data)
             elif isinstance(command, Settle):
@@ -101,7 +111,9 @@ class Session:
         if message.method == "tools/call":
             name = message.params["name"]
             tool = self._relay.catalogue.lookup(name)
-            if tool is None and judge.ticket not in self._waiting and self._enforcer.needs_tool(name):
+            # A call behind one that waits waits as well: the server gets calls in the order of the client.
+            needed = tool is None and (self._enforcer.needs_tool(name) or bool(self._waiting))
+            if needed and judge.ticket not in self._waiting:
                 self._waiting[judge.ticket] = judge
                 envelope = messages.modern_envelope(message.params) if message.modern else {}
                 self._perform(self._relay.fetch_tools(envelope, self._clock()))
@@ -154,9 +166,8 @@ class Session:
 
     def tick(self) -> None:
         """Give up on what the server has had too long. Call it at least once a second while `waiting`."""
-        if self._timeout:
-            self._perform(self._relay.expire(self._clock(), self._timeout))
-            self._send_judged()
+        self._perform(self._relay.expire(self._clock(), self._timeout or math.inf))
+        self._send_judged()
 
     def upstream_gone(self, why: str) -> None:
         """The server ended: answer everything that is open."""

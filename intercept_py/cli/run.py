@@ -11,12 +11,13 @@ __all__ = ["main"]
 import argparse
 import os
 import time
+from contextlib import suppress
 from hashlib import sha256
 
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
-from intercept_py.cli.arguments import BAD_POLICY, Parser
+from intercept_py.cli.arguments import BAD_POLICY, USAGE, Parser
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import LEVELS, Log
 from intercept_py.state.deferred import Deferred
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> int:
     """Run the proxy until the client or the server is done; the server's exit status, or our own before it started."""
     options, command = _parse(argv)
     log = Log(options.log_level)
+    if not _has_standard_streams():
+        log("error", "stdin and stdout must be open: they are where the client is")
+        return USAGE
     try:
         policy = policy_file.read(options.config)
         state.check(options.state)
@@ -65,6 +69,17 @@ def main(argv: list[str]) -> int:
 
         counters = Deferred(lambda: state.open_state(options.state, prefix=options.state_prefix))
         return relay(options, policy, counters, audit, server, child, signals, log)
+
+
+def _has_standard_streams() -> bool:
+    """Whether 0 and 1 are open. A closed 2 becomes /dev/null: what is opened next must not be taken for it."""
+    with suppress(OSError):
+        os.fstat(0)
+        os.fstat(1)
+        while os.open(os.devnull, os.O_RDWR) < 2:
+            pass
+        return True
+    return False
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -24,6 +24,8 @@ from intercept_py.transports.signals import Signals
 
 _CHUNK = 65536
 _HIGH_WATER = 1024 * 1024
+_CROWDED = 16 * _HIGH_WATER
+"""Over so many bytes for the server, it gets no more answers to its own questions."""
 _TICK = 0.25
 _SPIN = 0.0001 if (os.cpu_count() or 1) > 1 else 0.0
 """Seconds for which the loop stays awake after a message; the peer needs the processor if there is only one."""
@@ -41,6 +43,7 @@ class Session(Protocol):
 
     to_client: list[bytes]
     to_upstream: list[bytes]
+    upstream_crowded: bool
 
     def from_client(self, lines: list[bytes | TooLong], limit: int) -> None: ...
     def from_upstream(self, lines: list[bytes | TooLong], limit: int) -> None: ...
@@ -55,33 +58,44 @@ class Session(Protocol):
 
 
 class _Outlet:
-    """A descriptor to write to and what did not fit yet."""
+    """A descriptor to write to and what did not fit yet. `broken`: nobody reads it any more."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.buffer = b""
+        self.buffer = bytearray()
         self.broken = False
 
     def send(self, lines: list[bytes]) -> None:
-        """Write the lines now as far as they fit, keep the rest. A closed reader makes the outlet `broken`."""
+        """Write the lines now as far as they fit, keep the rest. Lines for nobody are dropped."""
         data = b"\n".join(lines) + b"\n"
         lines.clear()
-        if not self.broken:
-            self.buffer = self.buffer + data if self.buffer else data
+        if self.buffer:
+            self.buffer += data
             self.flush()
+        elif not self.broken:
+            written = self._write(data)
+            if written < len(data) and not self.broken:
+                self.buffer += memoryview(data)[written:]
 
     def flush(self) -> None:
         """Write what is kept, as far as it fits."""
-        while self.buffer and not self.broken:
-            try:
-                written = os.write(self.fd, self.buffer)
-            except BlockingIOError:
+        while self.buffer:
+            with memoryview(self.buffer) as view:
+                written = self._write(view[:_HIGH_WATER])
+            if self.broken:
+                self.buffer.clear()
+            if not written:
                 return
-            except OSError:
-                self.broken = True
-                self.buffer = b""
-                return
-            self.buffer = self.buffer[written:]
+            del self.buffer[:written]
+
+    def _write(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.broken = True
+            return 0
 
 
 class Stdio:
@@ -229,6 +243,8 @@ class Stdio:
         session = self._session
         if session.to_upstream:
             self._upstream.send(session.to_upstream)
+            self._changed = self._changed or self._upstream.broken
+        session.upstream_crowded = len(self._upstream.buffer) > _CROWDED
         if session.to_client:
             self._client.send(session.to_client)
             self._changed = self._changed or self._client.broken
@@ -271,7 +287,10 @@ class Stdio:
 
     def _shut_down(self, now: float) -> None:
         """The ladder: close the child's stdin, wait, TERM its group, wait, KILL it (MCP, stdio, shutdown)."""
-        if self._client_open and not self._client.broken and self._signal is None and self._upstream_open:
+        if self._upstream.broken and not self._ending:
+            self._log("error", "the server does not read its input any more")
+            self._session.upstream_gone("the server ended its input before it answered")
+        elif self._client_open and not self._client.broken and self._signal is None and self._upstream_open:
             return
         self._ending = True
         urgent = self._signal is not None or self._client.broken
@@ -292,7 +311,7 @@ class Stdio:
             self._terminate(signal.SIGTERM, now)
 
     def _close_upstream(self) -> None:
-        self._upstream.buffer = b""
+        self._upstream.buffer.clear()
         self._upstream.broken = True
         self._child.close_stdin()
 

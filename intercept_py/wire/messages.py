@@ -19,6 +19,8 @@ __all__ = [
     "Incoming",
     "denial_text",
     "error",
+    "is_id",
+    "is_method",
     "modern_envelope",
     "parse_client",
     "refusal",
@@ -98,7 +100,20 @@ _SHAPES = {
 
 def parse_client(line: bytes) -> Incoming:
     """Decode and check one message from the client, or raise `ProtocolError` with the JSON-RPC code to answer."""
-    value, large = codec.decode_call(line)
+    try:
+        value, large = codec.decode_call(line)
+    except ProtocolError as exc:
+        exc.request_id = codec.peek_id(line)
+        raise
+    try:
+        return _check(value, large)
+    except ProtocolError as exc:
+        if type(value) is dict and "method" in value and is_id(value.get("id")):
+            exc.request_id = value["id"]
+        raise
+
+
+def _check(value: Json, large: bool) -> Incoming:
     if type(value) is not dict:
         what = "a batch (MCP has none since 2025-06-18)" if type(value) is list else "not an object"
         raise ProtocolError(INVALID_REQUEST, f"message is {what}: send one JSON-RPC object per line")
@@ -124,21 +139,29 @@ def parse_client(line: bytes) -> Incoming:
     return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta)
 
 
-def _check_id(request_id: Json) -> None:
-    """An id is a string or an integer (MCP, basic/index: never null; 1.0 is what some servers run as 1)."""
+def is_id(request_id: Json) -> bool:
+    """An id is a string or an integer (MCP, basic/index: never null; some servers run 1.0 as 1). Bounds: ours."""
     if type(request_id) is int:
-        if -_MAX_SAFE_INTEGER <= request_id <= _MAX_SAFE_INTEGER:
-            return
-    elif type(request_id) is str and len(request_id) <= _MAX_ID_LENGTH:
-        return
-    raise ProtocolError(
-        INVALID_REQUEST, f"`id` must be an integer within ±(2^53-1) or a string of at most {_MAX_ID_LENGTH} characters"
-    )
+        return -_MAX_SAFE_INTEGER <= request_id <= _MAX_SAFE_INTEGER
+    return type(request_id) is str and len(request_id) <= _MAX_ID_LENGTH
+
+
+def is_method(method: Json) -> bool:
+    """A printable string of bounded length that nobody could take for `tools/call` if it is not (bounds: ours)."""
+    if type(method) is not str or not 0 < len(method) <= _MAX_METHOD_LENGTH or not method.isprintable():
+        return False
+    return method == "tools/call" or codec.fold(method).strip() != "tools/call"
+
+
+def _check_id(request_id: Json) -> None:
+    if not is_id(request_id):
+        text = f"`id` must be an integer within ±(2^53-1) or a string of at most {_MAX_ID_LENGTH} characters"
+        raise ProtocolError(INVALID_REQUEST, text)
 
 
 def _check_method(method: Json) -> None:
-    if type(method) is not str or not method or len(method) > _MAX_METHOD_LENGTH or not method.isprintable():
-        raise ProtocolError(INVALID_REQUEST, "`method` must be a printable string")
+    if not is_method(method):
+        raise ProtocolError(INVALID_REQUEST, "`method` must be a printable string, and no look-alike of `tools/call`")
 
 
 _PARAMS = {name: codec.fold(name) for name in ("name", "arguments", "_meta", "requestId", "cursor", "uri")}

@@ -41,14 +41,22 @@ from intercept_py.wire.messages import Denial, Incoming
 MAX_PENDING = 1024
 """Requests in flight in one direction (ours; MCP names no bound)."""
 MAX_PAGES = 1000
+MAX_LIST_BYTES = 64 * 1024 * 1024
+"""What all pages of the proxy's own `tools/list` may have."""
+MAX_HELD_BYTES = 64 * 1024 * 1024
+"""What messages that are being judged may have, all together."""
+_MAX_RESTARTS = 3
+_PATIENCE = 3600.0
+"""Seconds that the client may take to answer the server: there may be a person to ask."""
 _IMPATIENCE = 30.0
 """Seconds that the proxy's own questions, and requests that the client cancelled, may take at most."""
 
 
 class ToUpstream(msgspec.Struct, frozen=True):
-    """Send this line to the server."""
+    """Send this line to the server. A `courtesy` may be left out where the server does not read what it is sent."""
 
     data: bytes
+    courtesy: bool = False
 
 
 class ToClient(msgspec.Struct, frozen=True):
@@ -103,16 +111,36 @@ class _Pending(msgspec.Struct):
     method: str
     modern: bool
     since: float
+    generation: int = 0
     cancelled: bool = False
 
 
+class _Held(msgspec.Struct):
+    """A message that is being judged. `line` is what to send where it comes from the server, `size` what it takes."""
+
+    message: Incoming
+    line: bytes | None
+    size: int
+    withdrawn: bool = False
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A request of the server's at the client."""
+
+    ticket: int
+    since: float
+
+
 class _Fetch(msgspec.Struct):
-    """The proxy's own `tools/list`, page by page."""
+    """The proxy's own `tools/list`, page by page; `stale` once the server said that it changed meanwhile."""
 
     envelope: JsonObject
     since: float
     tools: list[Tool] = msgspec.field(default_factory=list)
     pages: int = 0
+    size: int = 0
+    restarts: int = 0
+    stale: bool = False
 
 
 class _Head(msgspec.Struct):
@@ -136,13 +164,13 @@ class Relay:
         self.hidden = hidden
         self.catalogue = catalogue.Catalogue()
         self._last_ticket = 0
-        # Being judged: the message and, if it comes from the server, the line to send. None once withdrawn.
-        self._held: dict[int, tuple[Incoming, bytes | None] | None] = {}
+        self._held: dict[int, _Held] = {}
+        self._held_bytes = 0
         self._pending: dict[int, _Pending] = {}
         self._by_client_id: dict[RequestId, int] = {}
-        self._asked: dict[
-            RequestId, int
-        ] = {}  # the server's own requests that the client has not answered: id to ticket
+        self._asked: dict[RequestId, _Asked] = {}  # the server's own requests that the client has not answered
+        self._generation = 0  # of the server's list of tools, as far as it announces changes
+        self._progressed = False  # since the last look at what takes too long
         self._fetch: _Fetch | None = None
         self._announces_tools = False
         self._listeners: set[int] = set()  # modern subscriptions to tools/list_changed, by ticket
@@ -154,7 +182,7 @@ class Relay:
         try:
             message = messages.parse_client(line)
         except ProtocolError as exc:
-            return self._malformed(line, exc)
+            return self.refuse(exc.request_id, exc.code, str(exc))
         if message.method is None:
             return self._client_answer(message)
         if message.id is None:
@@ -166,31 +194,41 @@ class Relay:
             return [Note("warn", text), ToClient(messages.error(None, INVALID_REQUEST, text))]
         elif len(self._by_client_id) >= MAX_PENDING:
             text = f"{MAX_PENDING} requests are in flight: wait for an answer before sending more"
-            return [Note("warn", text), ToClient(messages.error(message.id, messages.DENIED_CODE, text))]
+            return self.refuse(message.id, messages.DENIED_CODE, text)
+        if self._held_bytes + len(line) > MAX_HELD_BYTES:
+            text = "too much waits for the server's list of tools: try again later"
+            return self.refuse(message.id, messages.DENIED_CODE, text)
         ticket = self._mint()
         if message.id is not None:
             self._by_client_id[message.id] = ticket
-        self._held[ticket] = (message, None)
+        self._held[ticket] = _Held(message, None, len(line))
+        self._held_bytes += len(line)
         return [Judge(ticket, message)]
 
     def _mint(self) -> int:
         self._last_ticket += 1
         return self._last_ticket
 
-    def _malformed(self, line: bytes, exc: ProtocolError) -> list[Command]:
-        request_id = codec.peek_id(line)
+    def refuse(self, request_id: RequestId | None, code: int, why: str) -> list[Command]:
+        """Answer a message from the client that goes no further. Never under the id of another request in flight."""
         if request_id in self._by_client_id:
             request_id = None
         return [
-            Note("warn", f"refused a message from the client: {exc}"),
-            ToClient(messages.error(request_id, exc.code, str(exc))),
+            Note("warn", f"refused a message from the client: {why}"),
+            ToClient(messages.error(request_id, code, why)),
         ]
+
+    def too_long(self, edges: bytes, why: str) -> list[Command]:
+        """A line of the client's that was too long to be read; `edges` is its beginning and its end."""
+        return self.refuse(codec.guess_id(edges), INVALID_REQUEST, why)
 
     def _client_answer(self, message: Incoming) -> list[Command]:
         assert message.id is not None
-        ticket = self._asked.pop(message.id, None)
-        if ticket is None:
+        asked = self._asked.get(message.id)
+        if asked is None or asked.ticket in self._held:
             return [Note("warn", "dropped an answer from the client that nobody asked for")]
+        del self._asked[message.id]
+        ticket = asked.ticket
         outcome: Outcome = "ok" if "result" in message.value else "error"
         return [Settle(ticket, outcome), ToUpstream(codec.encode(message.value))]
 
@@ -200,7 +238,7 @@ class Relay:
         if ticket is None or request_id is None:
             return [Note("debug", "dropped a cancellation of a request that is not in flight")]
         if ticket in self._held:
-            self._held[ticket] = None
+            self._held[ticket].withdrawn = True
             del self._by_client_id[request_id]
             return [Withdraw(ticket)]
         self._pending[ticket].cancelled = True
@@ -212,30 +250,36 @@ class Relay:
     def decided(self, ticket: int, denial: Denial | None, now: float) -> list[Command]:
         """The answer to a `Judge`: None lets the message go on. `now` (seconds, any clock) starts the wait."""
         held = self._held.pop(ticket)
-        if held is None:
+        self._held_bytes -= held.size
+        message = held.message
+        if held.withdrawn:
             return [Settle(ticket, "withdrawn")]
-        message, downward = held
-        if downward is not None:
-            return self._server_decided(message, downward, denial)
+        if held.line is not None:
+            return self._server_decided(ticket, message, held.line, denial, now)
         if denial is not None:
             if message.id is None:
                 return [Note("warn", f"dropped `{message.method}` from the client: {denial.reason}")]
             del self._by_client_id[message.id]
             return [ToClient(messages.refusal(message.id, str(message.method), message.modern, denial))]
         if message.id is not None:
-            self._pending[ticket] = _Pending(message.id, str(message.method), message.modern, now)
+            self._pending[ticket] = _Pending(message.id, str(message.method), message.modern, now, self._generation)
             message.value["id"] = ticket
             if message.method == "subscriptions/listen":
                 self._listen(ticket, message)
         return [ToUpstream(codec.encode(message.value))]
 
-    def _server_decided(self, message: Incoming, data: bytes, denial: Denial | None) -> list[Command]:
+    def _server_decided(
+        self, ticket: int, message: Incoming, line: bytes, denial: Denial | None, now: float
+    ) -> list[Command]:
         if denial is None:
-            return [ToClient(data)]
+            if message.id is not None:
+                self._asked[message.id] = _Asked(ticket, now)
+            return [ToClient(line)]
         if message.id is None:
             return [Note("warn", f"dropped `{message.method}` from the server: {denial.reason}")]
         del self._asked[message.id]
-        return [ToUpstream(messages.refusal(message.id, str(message.method), message.modern, denial))]
+        refusal = messages.refusal(message.id, str(message.method), message.modern, denial)
+        return [ToUpstream(refusal, courtesy=True)]
 
     def _listen(self, ticket: int, message: Incoming) -> None:
         wanted = message.params.get("notifications")
@@ -268,6 +312,8 @@ class Relay:
         return commands
 
     def _answered(self, ticket: int, pending: _Pending, result: bytes, error: bytes) -> list[Command]:
+        if error == b"null":  # some servers write both members
+            error = b""
         if bool(result) == bool(error):
             why = "the server's answer has not exactly one of `result` and `error`"
             return self._fail(ticket, pending, "error", why)
@@ -301,7 +347,8 @@ class Relay:
             if self.hidden is nothing_hidden and not self.catalogue.known:
                 return result
             page, tools, _ = catalogue.read_page(result)
-            self.catalogue.amend(tools)
+            if pending.generation == self._generation:  # an answer from before a change says nothing about now
+                self.catalogue.amend(tools)
             return result if self.hidden is nothing_hidden else catalogue.filter_page(page, self.hidden, pending.modern)
         if pending.method == "initialize":
             self._announces_tools = _announces_tools(result)
@@ -327,30 +374,41 @@ class Relay:
 
     def _server_asks(self, envelope: codec.Envelope, method: str) -> list[Command]:
         """A request (sampling, elicitation, roots, ping) or a notification of the server's."""
+        if not messages.is_method(method) or not (envelope.id is msgspec.UNSET or messages.is_id(envelope.id)):
+            return [Note("warn", "dropped a message from the server: its method or its id is out of bounds")]
         try:
             data, settled = self._translate(method, bytes(envelope.params))
         except ProtocolError as exc:
             return [Note("warn", f"dropped `{method}` from the server: {exc}")]
         request_id = envelope.id
         body = b'{"jsonrpc":"2.0"'
-        if request_id is None:
-            return [Note("warn", f"dropped `{method}` from the server: its id is null")]
+        assert request_id is not None
         ticket = self._mint()
         if request_id is not msgspec.UNSET:
-            if request_id in self._asked or len(self._asked) >= MAX_PENDING:
-                return [Note("warn", f"dropped `{method}` from the server: its id is in flight, or too many are")]
-            self._asked[request_id] = ticket
+            if request_id in self._asked:
+                return [Note("warn", f"dropped `{method}` from the server: a request with its id is in flight")]
+            if len(self._asked) >= MAX_PENDING:
+                why = f"{MAX_PENDING} requests of the server are in flight"
+                busy = ToUpstream(messages.error(request_id, messages.DENIED_CODE, why), courtesy=True)
+                return [Note("warn", f"refused `{method}` from the server: {why}"), busy]
+            self._asked[request_id] = _Asked(ticket, 0.0)
             body += b',"id":' + codec.encode(request_id)
         body += b',"method":' + codec.encode(method)
         body += b',"params":' + _one_line(data) + b"}" if data else b"}"
         message = Incoming({}, None if request_id is msgspec.UNSET else request_id, method, {}, False)
-        self._held[ticket] = (message, body)
+        self._held[ticket] = _Held(message, body, len(body))
+        self._held_bytes += len(body)
         return [*settled, Judge(ticket, message, upward=False)]
 
     def _translate(self, method: str, params: bytes) -> tuple[bytes, list[Command]]:
         """Give the ids inside a notification their client spelling. Raises when it speaks of an unknown request."""
         if method == "notifications/tools/list_changed":
             self.catalogue.forget()
+            self._generation += 1
+            if self._fetch is not None:
+                self._fetch.stale = True
+        elif method == "notifications/progress":
+            self._progressed = True
         elif method == "notifications/cancelled":
             return self._server_cancels(params)
         if b"subscriptionId" not in params:
@@ -370,14 +428,20 @@ class Relay:
         if pending is not None and pending.client_id is not None:
             value["requestId"] = pending.client_id
             return codec.encode(value), []
-        ticket = None if request_id is None else self._asked.pop(request_id, None)
-        if ticket is None:
+        asked = None if request_id is None else self._asked.pop(request_id, None)
+        if asked is None:
             raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
-        return params, [Settle(ticket, "cancelled")]
+        held = self._held.get(asked.ticket)
+        if held is not None:
+            held.withdrawn = True
+            raise ProtocolError(INVALID_REQUEST, "the client has not seen the request that it names")
+        return params, [Settle(asked.ticket, "cancelled")]
 
     def _listener(self, subscription: object) -> RequestId:
         """The client's id of a subscription (MCP 2026-07-28, patterns/subscriptions: the id of its listen request)."""
-        ticket = int(subscription) if type(subscription) is str and subscription.isdecimal() else subscription
+        ticket = subscription
+        if isinstance(subscription, str) and subscription.isascii() and subscription.isdecimal():
+            ticket = int(subscription[:18])
         pending = self._pending.get(ticket) if type(ticket) is int else None
         if pending is None or pending.client_id is None:
             raise ProtocolError(INVALID_REQUEST, "it belongs to a subscription that is not open")
@@ -409,12 +473,16 @@ class Relay:
             _, tools, cursor = catalogue.read_page(result)
         except ProtocolError as exc:
             return self._fetch_ended(str(exc))
+        if fetch.stale and fetch.restarts < _MAX_RESTARTS:
+            self._fetch = _Fetch(fetch.envelope, fetch.since, restarts=fetch.restarts + 1)
+            return self._next_page(self._fetch, None)
         fetch.tools += tools
         fetch.pages += 1
+        fetch.size += len(result)
         if cursor is None:
             self.catalogue.replace(fetch.tools)
             return self._fetch_ended(None)
-        if fetch.pages >= MAX_PAGES or len(fetch.tools) > catalogue.MAX_TOOLS:
+        if fetch.pages >= MAX_PAGES or len(fetch.tools) > catalogue.MAX_TOOLS or fetch.size > MAX_LIST_BYTES:
             return self._fetch_ended("the server's `tools/list` does not come to an end")
         return self._next_page(fetch, cursor)
 
@@ -437,13 +505,20 @@ class Relay:
         """Give up on requests that the server has had for `timeout` seconds; sooner where no person waits for the
         answer.
 
-        Subscriptions wait for ever (MCP 2026-07-28: `subscriptions/listen` is answered when it ends).
+        Subscriptions wait for ever (MCP 2026-07-28: `subscriptions/listen` is answered when it ends). A server that
+        reports progress, or waits for the client to answer a question, is at work: then the wait starts anew.
         """
         commands: list[Command] = []
+        if self._progressed or self._asked:
+            self._progressed = False
+            for pending in self._pending.values():
+                if pending.client_id is not None and not pending.cancelled:
+                    pending.since = now
         for ticket, pending in list(self._pending.items()):
             nobody_waits = pending.client_id is None or pending.cancelled
             bound = min(timeout, _IMPATIENCE) if nobody_waits else timeout
-            if now - pending.since < bound or pending.method == "subscriptions/listen":
+            listens = pending.method == "subscriptions/listen" and not pending.cancelled
+            if now - pending.since < bound or listens:
                 continue
             del self._pending[ticket]
             if pending.method != "initialize" and not pending.cancelled:
@@ -452,12 +527,19 @@ class Relay:
                 commands.append(ToUpstream(codec.encode(note)))
             why = f"the server did not answer within {bound:g} s"
             commands += self._fail(ticket, pending, "timeout", why)
+        for request_id, asked in list(self._asked.items()):
+            patience = max(timeout, _PATIENCE)
+            if asked.ticket not in self._held and now - asked.since >= patience:
+                del self._asked[request_id]
+                why = f"the client did not answer within {patience:g} s"
+                answer = messages.error(request_id, messages.INTERNAL_ERROR, why)
+                commands += [Settle(asked.ticket, "timeout"), ToUpstream(answer, courtesy=True)]
         return commands
 
     @property
     def waiting(self) -> bool:
-        """Whether any request is at the server."""
-        return bool(self._pending)
+        """Whether any request is at the server, or one of its own at the client."""
+        return bool(self._pending or self._asked)
 
     def upstream_gone(self, why: str) -> list[Command]:
         """The server ended: every request that is still open gets its one answer."""
