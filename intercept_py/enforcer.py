@@ -93,8 +93,8 @@ class Enforcer:
         return pdp.match(self._policy, name).hidden
 
     def needs_tool(self, name: str) -> bool:
-        """Whether a call of this tool can only be judged with the server's own listing of it."""
-        return pdp.match(self._policy, name).needs_tool
+        """Whether a call of this tool must wait for the server's listing of it; in shadow mode none waits."""
+        return not self._policy.shadow and pdp.match(self._policy, name).needs_tool
 
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""

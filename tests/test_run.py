@@ -441,3 +441,42 @@ def test_a_default_audit_file_is_found_in_the_state_directory(policy: str, tmp_p
         assert wire.finish() == 0
     (file,) = (tmp_path / "state" / "intercept-py" / "audit").glob("*.jsonl")
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+# ---- descriptors and peers that are not what they should be
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_end_in_one_line_and_start_nothing(closed: str, policy: str, tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    command = " ".join(proxy_command(policy, ["touch", str(mark)], "--audit", str(tmp_path / "a.jsonl")))
+    done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, timeout=20, check=False)
+    assert done.returncode == 64
+    assert not mark.exists()
+    if "2>&-" not in closed:
+        assert "must be open" in one_line(done.stderr)
+
+
+def test_with_stderr_closed_the_audit_file_stays_sound(policy: str, tmp_path: Path) -> None:
+    audit = tmp_path / "a.jsonl"
+    command = " ".join(proxy_command(policy, echo_server(), "--audit", str(audit), "--log-level", "debug"))
+    line = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+    done = subprocess.run(["bash", "-c", f"{command} 2>&-"], input=line, capture_output=True, timeout=20, check=False)
+    assert b'"id":1' in done.stdout
+    assert run("audit", "verify", str(audit)).returncode == 0
+
+
+def test_a_server_that_stops_reading_is_not_waited_for(proxy: StartProxy) -> None:
+    wire = proxy(ALLOW, bad_server("closes-stdin"))
+    wire.initialize()
+    answer = wire.call("echo", {"text": "x"})
+    assert "the server ended" in answer["error"]["message"]
+    wire.wait()
+    wire.assert_no_survivors()
+
+
+def test_a_line_that_is_too_long_is_refused_under_its_id(proxy: StartProxy) -> None:
+    wire = proxy(ALLOW, None, "--max-message-bytes", "65536")
+    wire.send_raw(b'{"jsonrpc":"2.0","id":41,"method":"tools/call","params":{"x":"' + b"y" * 200_000 + b'"}}\n')
+    assert wire.recv()["id"] == 41
+    assert wire.finish() == 0

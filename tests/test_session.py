@@ -192,3 +192,67 @@ def test_a_reload_changes_the_next_decision_and_announces_a_changed_list(tmp_pat
     listed(talk)
     assert len(talk.calls()) == 1
     assert denial(talk, 3)
+
+
+def test_a_notification_that_may_have_an_effect_is_recorded(tmp_path: Path) -> None:
+    talk = Conversation("default: allow\n", tmp_path)
+    talk.say({"jsonrpc": "2.0", "method": "x/delete_everything", "params": {"all": True}})
+    assert [message["method"] for message in talk.upstream] == ["x/delete_everything"]
+    assert [record["method"] for record in talk.records()] == ["x/delete_everything"]
+
+
+def test_a_result_that_cannot_be_kept_does_not_cost_the_record_or_the_next_call(tmp_path: Path) -> None:
+    talk = Conversation("audit: response\n", tmp_path)
+    talk.say(call(1))
+    talk.reply(b'{"jsonrpc":"2.0","id":%d,"result":{"n":1e400}}' % talk.calls()[0]["id"])
+    talk.say(call(2))
+    talk.end()
+    assert len(talk.calls()) == 2
+    outcomes = [record for record in talk.records() if record["event"] == "outcome"]
+    assert [record["outcome"] for record in outcomes] == ["ok", "upstream_gone"]
+    assert "result_error" in outcomes[0]
+
+
+def test_what_only_watches_makes_no_call_wait(tmp_path: Path) -> None:
+    rule = "tools: {cancel_run: {rules: [{mode: shadow, validate: {required_args: true}}]}}\n"
+    for number, policy in enumerate([rule, "mode: shadow\nhide: [x]\n"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        talk = Conversation(policy, folder)
+        talk.say(call(1))
+        assert len(talk.calls()) == 1
+
+
+def test_calls_keep_their_order_behind_one_that_waits(talk: Conversation) -> None:
+    free = Conversation("tools: {a: {rules: [{validate: {required_args: true}}]}}\n", talk.path.parent)
+    free.say(call(1, "a", {"x": 1}), call(2, "b"), call(3, "a"))
+    request = free.upstream.pop()
+    free.answer(request, {"tools": [{"name": "a", "inputSchema": {"type": "object"}}]})
+    assert [message["params"]["name"] for message in free.calls()] == ["a", "b", "a"]
+
+
+def test_a_glob_over_tools_call_denies_every_call(tmp_path: Path) -> None:
+    talk = Conversation("methods: {'tools/*': {action: deny, reason: closed for today}}\n", tmp_path)
+    talk.say(call(1))
+    assert talk.calls() == []
+    assert "closed for today" in denial(talk, 1)
+
+
+def test_a_bug_while_a_message_is_handled_fails_that_message_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from intercept_py.wire import relay
+
+    talk = Conversation("default: allow\n", tmp_path)
+    talk.say(call(1))
+
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.Relay, "_server_asks", broken)
+        patch.setattr(relay.Relay, "_client_cancels", broken)
+        talk.reply({"jsonrpc": "2.0", "method": "notifications/message"})
+        talk.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    talk.answer(talk.calls()[0])
+    assert "result" in talk.answers(1)[0]

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from intercept_py.model import Caller, Charge, Finding, Json, Strategy, ToolCall, Window
+from intercept_py.model import Caller, Charge, Finding, Json, Strategy, Tool, ToolCall, Window
 from intercept_py.policy.operators import numeric
 from intercept_py.policy.paths import MISSING, render, walk
 from intercept_py.policy.rules import Check, Path, RateLimit, Rule
@@ -104,9 +104,20 @@ def _scope(scope: str | Path) -> _Scope:
 
     def part(call: ToolCall) -> str:
         value = walk(call.arguments, steps)
-        return spelling if value is MISSING else f"{spelling}={_short(_canonical(value))}"
+        if value is MISSING or value is None:
+            value = _default(call.tool, steps)
+        return spelling if value is None else f"{spelling}={_short(_canonical(value))}"
 
     return part
+
+
+def _default(tool: Tool | None, steps: tuple[str | int, ...]) -> Json:
+    """What the server takes where the argument is left out, by its own schema: the same budget. None: unknown."""
+    schema: Json = None if tool is None else tool.schema
+    for step in steps:
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        schema = properties.get(step) if isinstance(properties, dict) else None
+    return schema.get("default") if isinstance(schema, dict) else None
 
 
 def _of_session(call: ToolCall) -> str:

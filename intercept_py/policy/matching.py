@@ -18,6 +18,7 @@ from intercept_py.model import AuditLevel, Finding, ToolCall
 from intercept_py.policy.arguments import Steps, fold
 from intercept_py.policy.charges import Obligation, compile_charges
 from intercept_py.policy.paths import MISSING, lookup
+from intercept_py.policy.readings import readings
 from intercept_py.policy.rules import Action, Condition, Entry, Matched, Path, Policy, Rule
 
 NAMES: Final = 4096
@@ -49,7 +50,10 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Everything for one name. `needs_schema`: an enforced rule does. `merges`: two rules may charge one counter."""
+    """Everything for one name. `needs_schema`: an enforced rule does. `merges`: two rules may charge one counter.
+
+    `method`: why no tool may be called at all.
+    """
 
     matched: Matched
     steps: tuple[Step, ...]
@@ -57,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True):
     needs_schema: bool
     merges: bool
     audit: AuditLevel
+    method: Finding | None
 
 
 class _Plans:
@@ -131,7 +136,7 @@ def _plan(policy: Policy, name: str) -> Plan:
         entries=entries,
         category=category,
         # A hidden tool is denied like an unknown one, so which tools are unknown must be known.
-        needs_tool=bool(policy.hide) or any(step.needs_schema for step in steps),
+        needs_tool=bool(policy.hide) or any(step.needs_schema and not step.rule.shadow for step in steps),
         reads=reads,
         folded=frozenset(map(fold, reads)),
     )
@@ -142,14 +147,34 @@ def _plan(policy: Policy, name: str) -> Plan:
         needs_schema=any(step.needs_schema and not step.shadow for step in steps),
         merges=sum(len(rule.checks) + (rule.counter is not None) for rule in rules) > 1,
         audit=next((entry.audit for entry in entries if entry.audit is not None), policy.audit),
+        method=_method_finding(policy),
     )
 
 
-def _test(condition: Condition, category: str | None) -> Test:
-    """The condition as a question to a call. A missing value is, to `exists`, what null is, and fails all else."""
+def _method_finding(policy: Policy) -> Finding | None:
+    """A glob under `methods` that denies `tools/call` denies every call: it reads like that, so it must be that."""
+    for rule in policy.methods:
+        if not rule.allow and glob(rule.pattern)("tools/call"):
+            return Finding("method_denied", rule.reason or "the policy denies `tools/call`", rule.pattern)
+    return None
+
+
+def _test(condition: Condition, category: str | None, every: bool | None) -> Test:
+    """The condition as a question to a call. A missing value is, to `exists`, what null is, and fails all else.
+
+    `every`: it must hold under every reading of an argument (True), or under any (False); None: as it is written.
+    """
     path, holds = condition.path, condition.holds
     absent = condition.op == "exists" and holds(None)
     key = path.steps[0]
+    if path.root == "args" and every is not None:
+        op, steps = condition.op, path.steps
+
+        def test_readings(call: ToolCall) -> bool:
+            answers = [absent if value is MISSING else holds(value) for value in readings(call.arguments, steps, op)]
+            return all(answers) if every else any(answers)
+
+        return test_readings
     if path.root == "args" and len(path.steps) == 1 and isinstance(key, str):
 
         def test(call: ToolCall) -> bool:
@@ -171,8 +196,10 @@ def _step(policy: Policy, entry: Entry, rule: Rule, category: str | None) -> Ste
     verdict = _verdict(rule)
     return Step(
         rule=rule,
-        guard=tuple(_test(one, category) for one in (rule.when + rule.conditions if asks else rule.when)),
-        requirements=() if asks else tuple((_test(one, category), one) for one in rule.conditions),
+        guard=tuple(_test(one, category, every=False) for one in (rule.when + rule.conditions if asks else rule.when)),
+        requirements=()
+        if asks
+        else tuple((_test(one, category, every=True if one.negative else None), one) for one in rule.conditions),
         verdict=verdict,
         obligations=compile_charges(entry.pattern, rule, shadow) if verdict is None else (),
         needs_schema=_needs_schema(rule),

@@ -182,6 +182,8 @@ def _demand(condition: Condition) -> str:
 def _gate(policy: Policy, plan: Plan, call: ToolCall) -> Finding | None:
     """Names, types and look-alikes: what must be in order before rules are asked."""
     matched, tool = plan.matched, call.tool
+    if plan.method is not None:
+        return plan.method
     if matched.hidden:
         return Finding("hidden", unknown_tool_reason(call.name))
     if not matched.listed and not policy.default_allow:

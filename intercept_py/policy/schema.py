@@ -82,7 +82,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     ),
     Field(
         "policy", "methods", "a mapping from methods or globs to `allow`, `deny` or an entry", "none",
-        "JSON-RPC methods other than `tools/call` that are refused, in both directions",
+        "JSON-RPC methods that are refused, in both directions; a glob over `tools/call` refuses every call",
         {
             "type": "object",
             "propertyNames": {**_NAME, "not": {"enum": [*sorted(LIFECYCLE), "tools/call"]}},

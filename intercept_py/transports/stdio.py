@@ -290,7 +290,13 @@ class Stdio:
         if self._upstream.broken and not self._ending:
             self._log("error", "the server does not read its input any more")
             self._session.upstream_gone("the server ended its input before it answered")
-        elif self._client_open and not self._client.broken and self._signal is None and self._upstream_open:
+        elif (
+            not self._ending
+            and self._client_open
+            and not self._client.broken
+            and self._signal is None
+            and self._upstream_open
+        ):
             return
         self._ending = True
         urgent = self._signal is not None or self._client.broken

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intercept_py.model import Caller, Charge, Finding, Json, JsonObject, Strategy, ToolCall, Window
+from intercept_py.model import Caller, Charge, Finding, Json, JsonObject, Strategy, Tool, ToolCall, Window
 from intercept_py.policy import paths
 from intercept_py.policy.charges import compile_charges, merge
 from intercept_py.policy.operators import equal
@@ -104,7 +104,7 @@ def test_the_spelling_of_a_path_means_nothing() -> None:
         (1.5, "args.id=1.5"),
         ("1", 'args.id="1"'),
         (True, "args.id=true"),
-        (None, "args.id=null"),
+        (None, "args.id"),
         ({"b": 1.0, "a": [2.0]}, 'args.id={"a":[2],"b":1}'),
         ("x" * 62, f'args.id="{"x" * 62}"'),
         ("x" * 63, "args.id=sha256:" + hashlib.sha256(b'"' + b"x" * 63 + b'"').hexdigest()),
@@ -114,9 +114,18 @@ def test_each_value_of_an_argument_has_its_budget(value: Json, part: str) -> Non
     assert key({"id": value}, paths.parse("args.id"))[-1] == part
 
 
-def test_a_missing_argument_has_a_budget_of_its_own() -> None:
-    parts = {key(arguments, paths.parse("args.id"))[-1] for arguments in ({}, {"id": None}, {"id": ""}, {"id": "null"})}
-    assert len(parts) == 4
+def test_a_missing_argument_and_null_share_a_budget_of_their_own() -> None:
+    parts = [key(arguments, paths.parse("args.id"))[-1] for arguments in ({}, {"id": None}, {"id": ""}, {"id": "null"})]
+    assert parts[0] == parts[1]
+    assert len(set(parts)) == 3
+
+
+def test_a_missing_argument_draws_on_the_budget_of_its_default() -> None:
+    tool = Tool("t", {"properties": {"env": {"type": "string", "default": "dev"}}})
+    limit = Rule("r", Action.ALLOW, rate_limit=RateLimit(2, Window(60), (paths.parse("args.env"),), Strategy.MOVING))
+    (oblige,) = compile_charges("t", limit, False)
+    keys = [oblige(ToolCall("t", arguments, tool=tool)).key for arguments in ({}, {"env": None}, {"env": "dev"})]  # type: ignore[union-attr]
+    assert keys[0] == keys[1] == keys[2]
 
 
 def test_a_value_cannot_pass_for_the_digest_of_another() -> None:

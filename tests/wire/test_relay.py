@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from intercept_py.model import NO_TOOL
 from intercept_py.wire import relay as wire
 from intercept_py.wire.messages import DECISION_KEY, DENIED_CODE, PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, Denial
 from intercept_py.wire.relay import Command, Judge, Note, Relay, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
@@ -475,3 +476,129 @@ def test_a_request_that_the_server_never_answers_is_given_up_and_the_server_told
     assert sent_to(ToUpstream, commands)[0]["params"]["requestId"] == ticket
     assert "within 300 s" in sent_to(ToClient, commands)[0]["error"]["message"]
     assert [type(c) for c in relay.from_upstream(answer(ticket, {}))] == [Note]
+
+
+# ---- what a hostile or broken peer sends
+
+
+def asked(relay: Relay, id: Any = 9, method: str = "sampling/createMessage") -> int:
+    """A question of the server's, being judged."""
+    (judge,) = relay.from_upstream(request(id, method))
+    assert isinstance(judge, Judge)
+    return judge.ticket
+
+
+@pytest.mark.parametrize("subscription", ["1" * 5000, "١٢", "-1", True, 1.5, None, [], {"a": 1}])
+def test_a_subscription_id_that_is_none_is_dropped(subscription: Any) -> None:
+    note = {"method": "notifications/message", "params": {"_meta": {SUBSCRIPTION_KEY: subscription}}}
+    assert [type(c) for c in Relay().from_upstream(line({"jsonrpc": "2.0", **note}))] == [Note]
+
+
+def test_a_question_withdrawn_while_it_is_judged_reaches_nobody_and_frees_its_id() -> None:
+    relay = Relay()
+    first = asked(relay)
+    assert [type(c) for c in relay.from_upstream(cancelled(9))] == [Note]
+    second = asked(relay, method="ping")
+    assert relay.decided(first, DENIAL, now=0.0) == [Settle(first, "withdrawn")]
+    assert len(sent_to(ToClient, relay.decided(second, None, now=0.0))) == 1
+    assert settled(relay.from_client(answer(9, {}))) == [(second, "ok")]
+
+
+def test_a_question_that_the_client_never_answers_is_answered_for_it() -> None:
+    relay = Relay()
+    ticket = asked(relay)
+    relay.decided(ticket, None, now=0.0)
+    assert relay.expire(now=600.0, timeout=300.0) == []
+    commands = relay.expire(now=4000.0, timeout=300.0)
+    assert settled(commands) == [(ticket, "timeout")]
+    assert sent_to(ToUpstream, commands)[0]["id"] == 9
+
+
+def test_questions_beyond_the_bound_are_refused_with_an_answer() -> None:
+    relay = Relay()
+    for number in range(wire.MAX_PENDING):
+        asked(relay, id=number)
+    (refusal,) = sent_to(ToUpstream, relay.from_upstream(request("more", "ping")))
+    assert (refusal["id"], refusal["error"]["code"]) == ("more", DENIED_CODE)
+
+
+@pytest.mark.parametrize(("id", "method"), [("x" * 2000, "ping"), (1, "m" * 300), (2**60, "ping"), (None, "ping")])
+def test_a_server_message_out_of_bounds_is_dropped(id: Any, method: str) -> None:
+    assert [type(c) for c in Relay().from_upstream(request(id, method))] == [Note]
+
+
+def test_a_call_is_given_time_while_the_server_reports_progress_or_waits_for_the_client() -> None:
+    relay = Relay()
+    ticket = forwarded(relay, call(id=1))
+    relay.from_upstream(line({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1}}))
+    assert relay.expire(now=299.0, timeout=300.0) == []
+    question = asked(relay)
+    relay.decided(question, None, now=299.0)
+    assert relay.expire(now=500.0, timeout=300.0) == []
+    relay.from_client(answer(9, {}))
+    assert relay.expire(now=700.0, timeout=300.0) == []
+    assert settled(relay.expire(now=801.0, timeout=300.0)) == [(ticket, "timeout")]
+
+
+def test_a_list_that_changes_while_it_is_fetched_is_fetched_again() -> None:
+    relay = Relay()
+    (page,) = sent_to(ToUpstream, relay.fetch_tools({}, now=0.0))
+    relay.from_upstream(line({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+    (again,) = sent_to(ToUpstream, relay.from_upstream(answer(page["id"], tools("old"))))
+    assert relay.from_upstream(answer(again["id"], tools("new"))) == [ToolsKnown()]
+    assert relay.catalogue.lookup("old") is NO_TOOL
+
+
+def test_an_older_answer_does_not_overwrite_newer_schemas() -> None:
+    relay = Relay()
+    late = forwarded(relay, request(1, "tools/list"))
+    relay.from_upstream(line({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+    (page,) = sent_to(ToUpstream, relay.fetch_tools({}, now=0.0))
+    relay.from_upstream(answer(page["id"], {"tools": [{"name": "a", "inputSchema": {"required": ["new"]}}]}))
+    relay.from_upstream(answer(late, {"tools": [{"name": "a", "inputSchema": {"required": []}}]}))
+    assert relay.catalogue.lookup("a").schema == {"required": ["new"]}  # type: ignore[union-attr]
+
+
+def test_a_list_of_huge_pages_is_given_up() -> None:
+    relay = Relay()
+    (page,) = sent_to(ToUpstream, relay.fetch_tools({}, now=0.0))
+    filler = "x" * (8 * 1024 * 1024)
+    for _ in range(20):
+        commands = relay.from_upstream(answer(page["id"], tools("a", nextCursor="more", filler=filler)))
+        if isinstance(commands[0], ToolsKnown):
+            assert commands[0].problem is not None
+            return
+        (page,) = sent_to(ToUpstream, commands)
+    pytest.fail("160 MB of one list were read")
+
+
+def test_what_waits_to_be_judged_is_bounded() -> None:
+    relay = Relay()
+    big = "x" * (8 * 1024 * 1024)
+    judged_calls = [relay.from_client(call(id=number, pad=big)) for number in range(9)]
+    kinds = [type(commands[-1]) for commands in judged_calls]
+    assert kinds == [Judge] * 7 + [ToClient] * 2
+
+
+def test_a_cancelled_subscription_does_not_hold_its_place_for_ever() -> None:
+    relay = Relay()
+    ticket = forwarded(relay, request("sub", "subscriptions/listen", _meta=MODERN))
+    relay.from_client(cancelled("sub"))
+    assert settled(relay.expire(now=100.0, timeout=300.0)) == [(ticket, "cancelled")]
+
+
+def test_an_answer_with_a_null_error_beside_its_result_is_a_result() -> None:
+    relay = Relay()
+    ticket = forwarded(relay, call())
+    data = line({"jsonrpc": "2.0", "id": ticket, "result": {"content": []}, "error": None})
+    assert settled(relay.from_upstream(data)) == [(ticket, "ok")]
+
+
+def test_a_refused_request_with_another_id_inside_is_answered_under_its_own() -> None:
+    data = request(1, "tools/call", name="a", arguments={"id": 2**53 + 1})
+    assert sent_to(ToClient, Relay().from_client(data))[0]["id"] == 1
+
+
+@pytest.mark.parametrize("method", ["Tools/Call", "tools/call ", "ｔｏｏｌｓ/call", "TOOLS/CALL"])
+def test_a_look_alike_of_tools_call_is_refused(method: str) -> None:
+    assert [type(c) for c in Relay().from_client(request(1, method, name="a"))] == [Note, ToClient]
