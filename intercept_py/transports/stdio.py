@@ -20,6 +20,7 @@ from typing import Protocol
 from intercept_py.log import Log
 from intercept_py.processes import Child
 from intercept_py.transports.lines import LineReader, TooLong
+from intercept_py.transports.outlet import Outlet
 from intercept_py.transports.signals import Signals
 
 _CHUNK = 65536
@@ -57,47 +58,6 @@ class Session(Protocol):
     def waiting(self) -> bool: ...
 
 
-class _Outlet:
-    """A descriptor to write to and what did not fit yet. `broken`: nobody reads it any more."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.buffer = bytearray()
-        self.broken = False
-
-    def send(self, lines: list[bytes]) -> None:
-        """Write the lines now as far as they fit, keep the rest. Lines for nobody are dropped."""
-        data = b"\n".join(lines) + b"\n"
-        lines.clear()
-        if self.buffer:
-            self.buffer += data
-            self.flush()
-        elif not self.broken:
-            written = self._write(data)
-            if written < len(data) and not self.broken:
-                self.buffer += memoryview(data)[written:]
-
-    def flush(self) -> None:
-        """Write what is kept, as far as it fits."""
-        while self.buffer:
-            with memoryview(self.buffer) as view:
-                written = self._write(view[:_HIGH_WATER])
-            if self.broken:
-                self.buffer.clear()
-            if not written:
-                return
-            del self.buffer[:written]
-
-    def _write(self, data: bytes | memoryview) -> int:
-        try:
-            return os.write(self.fd, data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            self.broken = True
-            return 0
-
-
 class Stdio:
     """Runs a session between fd 0/1 and a child until either side is done."""
 
@@ -109,8 +69,8 @@ class Stdio:
         self._limit = limit
         self._from_client = LineReader(limit)
         self._from_upstream = LineReader(limit)
-        self._client = _Outlet(1)
-        self._upstream = _Outlet(child.stdin)
+        self._client = Outlet(1)
+        self._upstream = Outlet(child.stdin)
         self._poll = select.poll()
         self._watched: dict[int, int] = {}
         self._client_open = True
@@ -119,7 +79,7 @@ class Stdio:
         self._changed = True  # what to wait for
         self._ending = False
         self._look_at_child = True  # it may have ended before the first SIGCHLD was caught
-        self._last_read = 0.0  # when the server ended its output
+        self._ended = 0.0  # when the first side was seen to end
         self._deadline: float | None = None
         self._signal: int | None = None
         self._killed = False
@@ -191,6 +151,9 @@ class Stdio:
                 self._changed = True
         else:
             self._upstream.flush()
+            if events & (select.POLLERR | select.POLLHUP):
+                self._upstream.broken = True
+                self._changed = True
 
     # ---- moving bytes
 
@@ -203,8 +166,8 @@ class Stdio:
             wanted[0] = select.POLLIN
         if self._upstream_open and not crowded:
             wanted[self._child.stdout] = select.POLLIN
-        if self._upstream.buffer:
-            wanted[self._child.stdin] = select.POLLOUT
+        if not self._upstream.broken:
+            wanted[self._child.stdin] = select.POLLOUT if self._upstream.buffer else 0
         if self._client.broken:
             del wanted[1]
         if wanted == self._watched:
@@ -236,7 +199,6 @@ class Stdio:
             self._session.from_upstream(self._from_upstream.feed(data), self._limit)
         else:
             self._upstream_open = False
-            self._last_read = time.monotonic()
             self._changed = True
 
     def _flush(self) -> None:
@@ -287,23 +249,20 @@ class Stdio:
 
     def _shut_down(self, now: float) -> None:
         """The ladder: close the child's stdin, wait, TERM its group, wait, KILL it (MCP, stdio, shutdown)."""
-        if self._upstream.broken and not self._ending:
-            self._log("error", "the server does not read its input any more")
-            self._session.upstream_gone("the server ended its input before it answered")
-        elif (
-            not self._ending
-            and self._client_open
-            and not self._client.broken
-            and self._signal is None
-            and self._upstream_open
-        ):
-            return
+        done = not self._client_open or self._client.broken or self._signal is not None
+        if not self._ending:
+            if not done and self._upstream_open and not self._upstream.broken:
+                return
+            if self._upstream.broken:
+                self._log("debug", "the server does not read its input any more")
+            self._ended = now
         self._ending = True
         urgent = self._signal is not None or self._client.broken
-        if not self._upstream_open and now >= self._last_read + _DRAIN:
-            self._session.upstream_gone("the server ended its output before it answered")
+        # It may still have answers in its pipe, and an exit status is worth waiting for, a moment.
+        if not done and now >= self._ended + _DRAIN:
+            self._session.upstream_gone("the server ended its input or output before it answered")
         if self._deadline is None:
-            patient = self._session.waiting and self._upstream_open and not urgent
+            patient = self._session.waiting and not urgent and self._upstream_open and not self._upstream.broken
             self._deadline = now + (_PENDING_GRACE if patient else _GRACE)
         held = self._upstream.buffer or self._session.judging
         if urgent or self._upstream.broken or not held:
