@@ -239,13 +239,19 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 self._make_room(len(postings), now)
             added: dict[str, Number] = {}
             counters: dict[str, _Counter] = {}
+            new: dict[str, dict[str, _Counter]] = {}  # those that are not kept yet, and where they would be
             for key, charge in postings:
                 amount = exact(charge.amount)
                 if key in added:
                     added[key] = plus(added[key], amount)
-                else:
-                    added[key] = amount
-                    counters[key] = self._table(charge.strategy).get(key) or _counter(charge, now)
+                    continue
+                added[key] = amount
+                table = self._table(charge.strategy)
+                counter = table.get(key)
+                if counter is None:
+                    counter = _counter(charge, now)
+                    new[key] = table
+                counters[key] = counter
             shadowed: tuple[Refusal, ...] = ()
             for key, charge in postings:
                 value = counters[key].read(now)
@@ -256,7 +262,7 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 if not charge.shadow:
                     return Receipt(refused=refusal)
                 shadowed += (refusal,)
-            return Receipt(shadowed=shadowed, token=self._commit(postings, counters, added, now))
+            return Receipt(shadowed=shadowed, token=self._commit(counters, added, new, now))
 
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, unless that happened already."""
@@ -274,15 +280,15 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         return self._moving if strategy is _MOVING else self._fixed if strategy is _FIXED else self._sliding
 
     def _commit(
-        self, postings: list[Posting], counters: dict[str, _Counter], added: dict[str, Number], now: int
+        self,
+        counters: dict[str, _Counter],
+        added: dict[str, Number],
+        new: dict[str, dict[str, _Counter]],
+        now: int,
     ) -> list[tuple[_Counter, int, Number]]:
         """Add everything. Counters that nothing is added to are not kept."""
-        new = {}
-        for key, charge in postings:
-            table = self._table(charge.strategy)
-            if key not in table and added[key]:
-                new[key] = table
         if new:
+            new = {key: table for key, table in new.items() if added[key]}
             self._check_room(len(new))
         done = [(counters[key], counters[key].add(now, amount), amount) for key, amount in added.items() if amount]
         for key, table in new.items():
