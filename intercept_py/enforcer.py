@@ -29,8 +29,8 @@ from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
 from intercept_py.wire import codec
+from intercept_py.wire.commands import Judge, Settle
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
-from intercept_py.wire.relay import Judge, Settle
 
 _KEPT_MEMBERS = 256
 

@@ -17,18 +17,17 @@ from intercept_py.model import Tool
 from intercept_py.policy.rules import Policy
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire import codec, messages
-from intercept_py.wire.relay import (
+from intercept_py.wire.commands import (
     Command,
     Judge,
     Note,
-    Relay,
     Settle,
     ToClient,
     ToolsKnown,
     ToUpstream,
     Withdraw,
-    nothing_hidden,
 )
+from intercept_py.wire.relay import Relay, nothing_hidden
 
 
 class Session:

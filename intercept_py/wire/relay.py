@@ -15,20 +15,9 @@ A request's *ticket* is the id under which it goes to the server (ours, never th
 
 from __future__ import annotations
 
-__all__ = [
-    "Command",
-    "Judge",
-    "Note",
-    "Relay",
-    "Settle",
-    "ToClient",
-    "ToUpstream",
-    "ToolsKnown",
-    "Withdraw",
-]
+__all__ = ["MAX_HELD_BYTES", "MAX_LIST_BYTES", "MAX_PAGES", "MAX_PENDING", "Relay", "nothing_hidden"]
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import msgspec
 
@@ -36,6 +25,7 @@ from intercept_py.errors import ProtocolError
 from intercept_py.model import Json, JsonObject, Outcome, RequestId, Tool
 from intercept_py.wire import catalogue, codec, messages
 from intercept_py.wire.codec import INVALID_REQUEST
+from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
 from intercept_py.wire.messages import Denial, Incoming
 
 MAX_PENDING = 1024
@@ -50,58 +40,6 @@ _PATIENCE = 3600.0
 """Seconds that the client may take to answer the server: there may be a person to ask."""
 _IMPATIENCE = 30.0
 """Seconds that the proxy's own questions, and requests that the client cancelled, may take at most."""
-
-
-class ToUpstream(msgspec.Struct, frozen=True):
-    """Send this line to the server. A `courtesy` may be left out where the server does not read what it is sent."""
-
-    data: bytes
-    courtesy: bool = False
-
-
-class ToClient(msgspec.Struct, frozen=True):
-    """Send this line to the client."""
-
-    data: bytes
-
-
-class Judge(msgspec.Struct, frozen=True):
-    """Decide about this message and say so with `Relay.decided`. `upward`: it goes from the client to the server."""
-
-    ticket: int
-    message: Incoming
-    upward: bool = True
-
-
-class Withdraw(msgspec.Struct, frozen=True):
-    """The client cancelled a request that is still being judged: stop waiting, `decided` may come at any time."""
-
-    ticket: int
-
-
-class Settle(msgspec.Struct, frozen=True):
-    """An allowed request is over: ok, tool_error, error, timeout, cancelled, upstream_gone or withdrawn."""
-
-    ticket: int
-    outcome: Outcome
-    code: int | None = None
-    result: bytes = b""
-
-
-class ToolsKnown(msgspec.Struct, frozen=True):
-    """`fetch_tools` came to its end; `problem` says why there is no list."""
-
-    problem: str | None = None
-
-
-class Note(msgspec.Struct, frozen=True):
-    """Something a person may want to know: `level` is debug, info, warn or error."""
-
-    level: str
-    text: str
-
-
-Command: TypeAlias = ToUpstream | ToClient | Judge | Withdraw | Settle | ToolsKnown | Note
 
 
 class _Pending(msgspec.Struct):

@@ -9,8 +9,9 @@ import pytest
 
 from intercept_py.model import NO_TOOL
 from intercept_py.wire import relay as wire
+from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
 from intercept_py.wire.messages import DECISION_KEY, DENIED_CODE, PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, Denial
-from intercept_py.wire.relay import Command, Judge, Note, Relay, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
+from intercept_py.wire.relay import Relay
 
 Message = dict[str, Any]
 DENIAL = Denial("d-1", "limit_reached", "rate limit of 10 per 60 s reached", "cancels", 11.2)
