@@ -193,7 +193,7 @@ class Enforcer:
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
         ms = (ended - request.since) * 1000
-        record = outcome_record(self._now, request.decision_id, settle.outcome, ms, code=settle.code)
+        record = outcome_record(self._now, request.decision_id, settle.outcome, ms, settle.code)
         if request.audit is AuditLevel.RESPONSE and settle.result:
             try:
                 record["result"] = codec.decode_payload(settle.result)

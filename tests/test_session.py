@@ -256,3 +256,13 @@ def test_a_bug_while_a_message_is_handled_fails_that_message_alone(
         talk.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
     talk.answer(talk.calls()[0])
     assert "result" in talk.answers(1)[0]
+
+
+def test_at_level_response_the_record_keeps_the_result_whatever_its_spelling(tmp_path: Path) -> None:
+    talk = Conversation("audit: response\n", tmp_path)
+    talk.say(call(1, arguments={"runId": "run_1"}))
+    talk.reply(b'{"jsonrpc":"2.0","id":%d,"result":{ "a":\r [1, null] }}' % talk.calls()[0]["id"])
+    talk.end()
+    decision, outcome = talk.records()
+    assert decision["arguments"] == {"runId": "run_1"}
+    assert outcome["result"] == {"a": [1, None]}

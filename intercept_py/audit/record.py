@@ -34,7 +34,6 @@ from intercept_py.model import (
     Decision,
     Effect,
     Finding,
-    Json,
     JsonObject,
     Outcome,
     ToolCall,
@@ -45,8 +44,6 @@ Record: TypeAlias = JsonObject
 _MAX_NAMES = 64
 _MAX_NAME = 128
 _MAX_TEXT = 2048
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -139,18 +136,14 @@ def decision_record(
     return record
 
 
-def outcome_record(
-    ts: str, decision: str, outcome: Outcome, ms: float, *, code: int | None = None, result: Json = msgspec.UNSET
-) -> Record:
-    """How the request of a decision (its id) ended. `code` is that of a JSON-RPC error; `result`, at level `response`
-    only, may be `Raw`.
+def outcome_record(ts: str, decision: str, outcome: Outcome, ms: float, code: int | None = None) -> Record:
+    """How the request of a decision (its id) ended. `code` is that of a JSON-RPC error.
+
+    At level `response` the caller adds the `result`, decoded: a stranger's spelling has no place in a line of ours.
     """
     record: Record = {"ts": ts, "event": "outcome", "id": decision, "outcome": outcome, "ms": round(ms, 3)}
     if code is not None:
         record["code"] = code
-    if result is not msgspec.UNSET:
-        # A stranger's spelling (white space, line ends) has no place in a line of ours.
-        record["result"] = _decode(result) if isinstance(result, msgspec.Raw) else result
     return record
 
 
