@@ -28,7 +28,8 @@ _HIGH_WATER = 1024 * 1024
 _CROWDED = 16 * _HIGH_WATER
 """Over so many bytes for the server, it gets no more answers to its own questions."""
 _TICK = 0.25
-_SPIN = 0.0001 if (os.cpu_count() or 1) > 1 else 0.0
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_SPIN = 0.0001 if _PROCESSORS > 1 else 0.0
 """Seconds for which the loop stays awake after a message; the peer needs the processor if there is only one."""
 _REST = 0.05
 """Seconds without traffic after which outcomes are recorded, if no decision's write has taken them along."""
