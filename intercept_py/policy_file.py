@@ -6,7 +6,7 @@ rename over it, git and Kubernetes swap a directory or a symlink. No inode is he
 
 from __future__ import annotations
 
-__all__ = ["Watch", "read", "warnings"]
+__all__ = ["Watch", "describe", "read", "warnings"]
 
 import os
 import stat
@@ -56,6 +56,13 @@ def _read_all(fd: int) -> bytes:
 
 def _unreadable(path: str, why: str | None) -> PolicyError:
     return PolicyError((Problem(path, 1, 1, "$", f"cannot read the policy: {why}"),))
+
+
+def describe(policy: Policy) -> str:
+    """One phrase for a person: which revision, and what it does with calls that it does not mention."""
+    unlisted = "allows" if policy.default_allow else "denies"
+    mode = "in shadow mode, so NOTHING is enforced" if policy.shadow else "enforced"
+    return f"{mode}, {unlisted} unlisted tools, revision {policy.revision[:12]}"
 
 
 def warnings(path: str) -> list[str]:

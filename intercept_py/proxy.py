@@ -29,6 +29,9 @@ from intercept_py.wire.commands import (
 )
 from intercept_py.wire.relay import Relay, nothing_hidden
 
+_OURS = frozenset({"audit_unavailable", "state_unavailable", "internal_error"})
+"""Denials that are about the proxy and not about the call: whoever runs it must hear of them."""
+
 
 class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none)."""
@@ -133,9 +136,13 @@ class Session:
             return
         batch, self._batch = self._batch, []
         problem = self._enforcer.commit()
+        if problem is not None:
+            self._log("error", f"calls are denied because they cannot be recorded: {problem}")
         now = self._clock()
         for judge, verdict in batch:
             denial = verdict.denial
+            if denial is not None and denial.code in _OURS:
+                self._log("error", f"a call is denied: {denial.reason}")
             if denial is None and problem is not None:
                 denial = self._enforcer.retract(verdict, problem)
             self._perform(self._relay.decided(judge.ticket, denial, now))

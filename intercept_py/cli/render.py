@@ -124,7 +124,7 @@ def print_reports(reports: list[Report]) -> None:
                     (printable(place), "bold"),
                     " ",
                     (printable(problem.path), "cyan"),
-                    " ",
+                    ": ",
                     (printable(problem.message), "red"),
                 )
             )

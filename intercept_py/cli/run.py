@@ -63,7 +63,8 @@ def main(argv: list[str]) -> int:
             audit.append(stop_record(timestamp(time.time()), str(exc)))
             audit.close()
             return NOT_FOUND
-        log("debug", f"started the server as process {child.pid}; audit file {audit.path}")
+        log("info", f"policy `{options.config}` is {policy_file.describe(policy)}; audit file `{audit.path}`")
+        log("debug", f"started the server as process {child.pid}")
         # Imported while the server starts, so that neither has to wait for the other.
         from intercept_py.cli.session import relay
 
@@ -101,14 +102,14 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         add("--log-level", default="info", choices=LEVELS, help="what is said on stderr (default: info)"),
         add(
             "--timeout",
-            type=_seconds,
+            type=seconds,
             default=300.0,
             metavar="SECONDS",
             help="how long the server may take to answer (default: 300; 0: for ever)",
         ),
         add(
             "--max-message-bytes",
-            type=_bytes,
+            type=whole_bytes,
             default=10 * _MIB,
             metavar="N",
             help="the longest message that is relayed (default: 10 MiB)",
@@ -128,14 +129,16 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, command
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 7 * 86400:
+def seconds(text: str) -> float:
+    """An option's value: 0 to a week. The function's name stands in the message for any other."""
+    value = float(text)
+    if not 0 <= value <= 7 * 86400:
         raise ValueError
-    return seconds
+    return value
 
 
-def _bytes(text: str) -> int:
+def whole_bytes(text: str) -> int:
+    """An option's value: 64 KiB to 1 GiB, in bytes."""
     size = int(text)
     if not 65536 <= size <= 1024 * _MIB:
         raise ValueError

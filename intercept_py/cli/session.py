@@ -63,7 +63,7 @@ def _reloader(session: Session, enforcer: Enforcer, path: str, policy: Policy, l
             return
         if changed is not None:
             session.replace_policy(changed)
-            log("info", f"policy `{path}` reloaded, revision {changed.revision[:12]}")
+            log("info", f"policy `{path}` reloaded: {policy_file.describe(changed)}")
             enforcer.reloaded(0)
 
     return look

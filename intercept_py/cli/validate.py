@@ -24,6 +24,8 @@ class Report(msgspec.Struct, frozen=True):
     tools: int = 0
     rules: int = 0
     limits: int = 0
+    default: str = "allow"
+    mode: str = "enforce"
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +61,9 @@ def lines(report: Report) -> list[str]:
 def counts(report: Report) -> str:
     """How much a good file governs."""
     parts = ((report.tools, "tool"), (report.rules, "rule"), (report.limits, "limit"))
-    return ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in parts)
+    found = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in parts)
+    unlisted = "allowed" if report.default == "allow" else "denied"
+    return f"{found}, unlisted tools {unlisted}{'' if report.mode == 'enforce' else ', shadow mode: NOTHING enforced'}"
 
 
 def _check(file: str) -> Report:
@@ -76,6 +80,8 @@ def _measure(file: str, policy: Policy) -> Report:
         file,
         tools=sum(entry.pattern != "*" for entry in policy.entries),
         rules=len(rules),
+        default="allow" if policy.default_allow else "deny",
+        mode="shadow" if policy.shadow else "enforce",
         limits=sum((rule.rate_limit is not None) + len(rule.checks) for rule in rules),
     )
 

@@ -102,7 +102,7 @@ def judge_method(policy: Policy, method: str, known: bool) -> Decision:
 
 def unknown_tool_reason(name: str) -> str:
     """What an agent is told about a tool that it must not know: word for word the same as about one that is none."""
-    return f"unknown tool `{printable(name)}`: `tools/list` shows the tools that can be called"
+    return f"unknown tool `{printable(name)}`: see `tools/list` for the tools that there are"
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     _one_of(
         "rule", "action", ("allow", "evaluate", "deny", "require_approval"), "`evaluate`",
         "`allow` and `evaluate`: the requirements must hold; `evaluate` needs at least one; "
-        "`deny`: no call passes; `require_approval`: a person is asked",
+        "`deny`: no call passes; `require_approval`: a person is asked (not yet: the call is denied)",
     ),
     Field("rule", "when", "a list of conditions", "always", "the rule applies only where all these hold", _CONDITIONS),
     Field(

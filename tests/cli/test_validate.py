@@ -35,7 +35,7 @@ def bad(tmp_path: Path) -> str:
 
 def test_a_good_file_gets_one_line_that_says_how_much_it_governs(good: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate.main([good]) == 0
-    assert capsys.readouterr() == (f"{good}: ok, 1 tool, 1 rule, 1 limit\n", "")
+    assert capsys.readouterr() == (f"{good}: ok, 1 tool, 1 rule, 1 limit, unlisted tools denied\n", "")
 
 
 def test_every_problem_of_every_file_is_reported_with_its_position(
@@ -63,7 +63,16 @@ def test_programs_get_a_report_with_the_same_content(good: str, bad: str, capsys
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     first, second = report["files"]
-    assert first == {"ok": True, "file": good, "problems": [], "tools": 1, "rules": 1, "limits": 1}
+    assert first == {
+        "ok": True,
+        "file": good,
+        "problems": [],
+        "tools": 1,
+        "rules": 1,
+        "limits": 1,
+        "default": "deny",
+        "mode": "enforce",
+    }
     assert second["ok"] is False
     assert [(problem["line"], problem["column"], problem["path"]) for problem in second["problems"]] == [
         (1, 1, "$.defualt"),
