@@ -61,10 +61,8 @@ class AuditLevel(Enum):
     RESPONSE = "response"
 
 
-Outcome: TypeAlias = Literal[
-    "ok", "tool_error", "error", "timeout", "cancelled", "upstream_gone", "not_sent", "withdrawn"
-]
-"""How an allowed request ended. `withdrawn` and `not_sent`: it never reached the server."""
+Outcome: TypeAlias = Literal["ok", "tool_error", "error", "timeout", "cancelled", "upstream_gone", "withdrawn"]
+"""How an allowed request ended. `withdrawn`: it never reached the server."""
 
 
 class Window(msgspec.Struct, frozen=True):

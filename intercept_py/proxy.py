@@ -176,9 +176,10 @@ class Session:
         self._send_judged()
 
     def upstream_gone(self, why: str) -> None:
-        """The server ended: answer everything that is open."""
+        """The server ended: answer what is open, and then what only now got its turn behind a call that waited."""
         self._perform(self._relay.upstream_gone(why))
         self._send_judged()
+        self._perform(self._relay.upstream_gone(why))
 
     def replace_policy(self, policy: Policy) -> None:
         """One reference is swapped: calls judged from now on see the new policy, all others the old one (promise 9)."""

@@ -189,9 +189,9 @@ def test_promise_6_no_effect_without_a_record(proxy: StartProxy, record: Path, a
 
 
 def test_promise_7_every_request_gets_exactly_one_answer(proxy: StartProxy) -> None:
-    wire = proxy(ONLY_ECHO, echo_server())
+    wire = proxy(ONLY_ECHO + "  hold: {}\n  exit: {}\n", echo_server())
     wire.initialize()
-    ids = [wire.start_call(tool, {"text": "x"}) for tool in ("echo", "delete_project", "echo", "nothing")]
+    ids = [wire.start_call(tool, {"text": "x"}) for tool in ("echo", "delete_project", "hold", "nothing")]
     ids.append(wire.start("x/unknown"))
     ids.append(wire.start_call("exit", {"code": 0}))
     ids.append(wire.start("resources/list"))

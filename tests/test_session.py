@@ -266,3 +266,10 @@ def test_at_level_response_the_record_keeps_the_result_whatever_its_spelling(tmp
     decision, outcome = talk.records()
     assert decision["arguments"] == {"runId": "run_1"}
     assert outcome["result"] == {"a": [1, None]}
+
+
+def test_a_call_behind_one_that_waits_is_answered_when_the_server_ends(tmp_path: Path) -> None:
+    talk = Conversation("tools: {a: {rules: [{validate: {required_args: true}}]}}\n", tmp_path)
+    talk.say(call(1, "a"), call(2, "b"))
+    talk.end()
+    assert [len(talk.answers(number)) for number in (1, 2)] == [1, 1]

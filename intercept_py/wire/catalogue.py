@@ -27,9 +27,6 @@ class Catalogue:
     def __init__(self) -> None:
         self._tools: dict[str, Tool] | None = None
 
-    def __len__(self) -> int:
-        return len(self._tools or ())
-
     @property
     def known(self) -> bool:
         """Whether a complete listing is at hand."""
