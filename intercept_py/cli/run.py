@@ -60,8 +60,9 @@ def main(argv: list[str]) -> int:
             return CANNOT_CREATE
         except UpstreamError as exc:
             log("error", str(exc))
-            audit.append(stop_record(timestamp(time.time()), str(exc)))
-            audit.close()
+            with suppress(AuditError):  # why the server did not start is what must be said
+                audit.append(stop_record(timestamp(time.time()), str(exc)))
+                audit.close()
             return NOT_FOUND
         log("info", f"policy `{options.config}` is {policy_file.describe(policy)}; audit file `{audit.path}`")
         log("debug", f"started the server as process {child.pid}")

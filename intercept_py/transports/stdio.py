@@ -290,6 +290,7 @@ class Stdio:
         status = self._child.status or 0
         self._session.upstream_gone(f"the server ended (exit status {status}) before it answered")
         self._flush()
+        self._session.rest()
         last = select.poll()
         last.register(1, select.POLLOUT)
         until = time.monotonic() + _GRACE
