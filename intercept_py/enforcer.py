@@ -13,9 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from intercept_py.audit.chain import encode
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import (
-    Record,
     Request,
     decision_record,
     outcome_record,
@@ -24,7 +24,19 @@ from intercept_py.audit.record import (
     timestamp,
 )
 from intercept_py.errors import AuditError, ProtocolError, StateError
-from intercept_py.model import AuditLevel, Caller, Charge, Decision, Effect, Finding, Tool, ToolCall
+from intercept_py.model import (
+    AuditLevel,
+    Caller,
+    Charge,
+    Decision,
+    Effect,
+    Failure,
+    Finding,
+    JsonObject,
+    Outcome,
+    Tool,
+    ToolCall,
+)
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
@@ -32,7 +44,8 @@ from intercept_py.wire import codec
 from intercept_py.wire.commands import Judge, Settle
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 
-_KEPT_MEMBERS = 256
+_KEPT_REQUESTS = 256
+_LONGEST_EXAMINED = 1024 * 1024
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -45,12 +58,13 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class _Open(msgspec.Struct, frozen=True):
-    """An allowed request on its way: what its outcome record repeats, and what a refund needs."""
+    """An allowed request on its way: what its outcome record repeats and looks for, and what a refund needs."""
 
     decision_id: str
     since: float
     audit: AuditLevel
     receipt: Receipt | None
+    failure: Failure | None
 
 
 class Enforcer:
@@ -76,7 +90,7 @@ class Enforcer:
         self._session = (caller.session or "")[:16]
         self._count = 0
         self._open: dict[int, _Open] = {}
-        self._members: dict[tuple[str, bool], Record] = {}  # what records of one kind of request share
+        self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
         self._problem: str | None = None
         self._now = ""
         self.look_at_clock()
@@ -99,7 +113,7 @@ class Enforcer:
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self._policy = policy
-        self._members.clear()
+        self._requests.clear()
 
     # ---- judging
 
@@ -127,7 +141,7 @@ class Enforcer:
             decision, receipt, refusal = _failed(exc), None, None
         if decision.effect is Effect.ALLOW:
             if message.id is not None:
-                self._open[judge.ticket] = _Open(decision_id, self._timer(), decision.audit, receipt)
+                self._open[judge.ticket] = _Open(decision_id, self._timer(), decision.audit, receipt, decision.failure)
             return Verdict(judge.ticket, decision_id, None, receipt)
         finding = decision.finding or Finding("internal_error", "the policy gave no reason")
         retry_after = None if refusal is None else refusal.retry_after
@@ -151,14 +165,14 @@ class Enforcer:
 
     def _record(self, decision_id: str, judge: Judge, decision: Decision, call: ToolCall | None) -> None:
         method, modern = str(judge.message.method), judge.message.modern
-        members = self._members.get((method, modern))
-        if members is None:
+        request = self._requests.get((method, modern))
+        if request is None:
             era: Literal["legacy", "modern"] = "modern" if modern else "legacy"
-            members = Request(self._server, era, self._policy.revision, method, self._caller).members()
-            if len(self._members) >= _KEPT_MEMBERS:  # the other side invents methods
-                self._members.clear()
-            self._members[method, modern] = members
-        self._audit.append(decision_record(self._now, decision_id, members, decision, call))
+            request = Request(self._server, era, self._policy.revision, method, self._caller).encode()
+            if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
+                self._requests.clear()
+            self._requests[method, modern] = request
+        self._audit.append(decision_record(self._now, decision_id, request, decision, call))
 
     def commit(self) -> str | None:
         """Write all records appended since the last commit. A text says why they are not written; then none is."""
@@ -193,16 +207,26 @@ class Enforcer:
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
         ms = (ended - request.since) * 1000
-        record = outcome_record(self._now, request.decision_id, settle.outcome, ms, settle.code)
+        outcome, more = settle.outcome, {}
+        if request.failure is not None and outcome == "ok":
+            outcome, more = _examined(settle.result, request.failure)
         if request.audit is AuditLevel.RESPONSE and settle.result:
-            try:
-                record["result"] = codec.decode_payload(settle.result)
-            except ProtocolError as exc:  # what a server sends must not cost us the record of it
-                record["result_error"] = str(exc)
+            more |= self._kept_result(settle.result)
+        record = outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more)
         try:
             self._audit.append(record)
         except AuditError as exc:
             self._problem = str(exc)
+
+    @staticmethod
+    def _kept_result(result: bytes) -> JsonObject:
+        """What an outcome record keeps of a result. What a server sends must not cost us the record of it."""
+        try:
+            kept = {"result": codec.decode_payload(result)}
+            encode(kept)
+        except (ProtocolError, ValueError, RecursionError) as exc:
+            return {"result_error": str(exc)}
+        return kept
 
     def _refund(self, receipt: Receipt) -> None:
         try:
@@ -220,7 +244,7 @@ class Enforcer:
         """Record that the proxy stops."""
         return self._say(stop_record(timestamp(self._clock()), reason))
 
-    def _say(self, record: dict[str, object]) -> str | None:
+    def _say(self, record: bytes) -> str | None:
         try:
             self._audit.append(record)
         except AuditError as exc:
@@ -237,6 +261,19 @@ def _failed(exc: Exception) -> Decision:
     else:
         finding = Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
     return Decision(Effect.DENY, finding)
+
+
+def _examined(result: bytes, failure: Failure) -> tuple[Outcome, JsonObject]:
+    """The true outcome of a call that succeeded according to its server, and the members that explain it."""
+    if len(result) > _LONGEST_EXAMINED:
+        return "ok", {"unchecked": "too_large"}
+    try:
+        matched = failure(codec.decode_payload(result))
+    except ProtocolError:
+        return "ok", {"unchecked": "unreadable"}
+    except Exception:  # what a server sends must not cost us the record of it
+        return "ok", {"unchecked": "internal_error"}
+    return ("ok", {}) if matched is None else ("tool_error", {"matched": matched})
 
 
 def _limit_finding(refusal: Refusal) -> Finding:

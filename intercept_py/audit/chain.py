@@ -28,7 +28,6 @@ __all__ = [
     "link",
     "read_head",
     "read_line",
-    "seal",
     "verify",
 ]
 
@@ -40,7 +39,7 @@ from hashlib import sha256
 
 import msgspec
 
-from intercept_py.model import JsonObject
+from intercept_py.model import Json
 
 GENESIS = "0" * 64
 """What `prev` says on the first line."""
@@ -105,8 +104,11 @@ class Report(msgspec.Struct, frozen=True):
     fault_count: int
 
 
-def encode(record: JsonObject) -> bytes:
-    """One line of ASCII JSON, without the LF. Raises ValueError, TypeError or RecursionError for what is not JSON."""
+def encode(record: Json) -> bytes:
+    """A record, or a part of one, as one line of ASCII JSON without the LF.
+
+    Raises ValueError, TypeError or RecursionError for what is not JSON.
+    """
     body = _encode(record)
     if not body.isascii() or b"\x7f" in body:
         body = _NOT_ASCII.sub(_escape, body.decode()).encode()
@@ -121,15 +123,13 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def link(body: bytes, seq: int, previous: str) -> tuple[bytes, str]:
-    """The line for an encoded record that is not empty, and the line's hash."""
+    """The line for an encoded record, and the line's hash.
+
+    The record is an object that has members, but none called `seq`, `prev` or `hash`.
+    """
     sealed = b'{"seq":%d,%b,"prev":"%b"' % (seq, body[1:-1], previous.encode())
     digest = sha256(sealed).hexdigest()
     return b'%b,"hash":"%b"}\n' % (sealed, digest.encode()), digest
-
-
-def seal(record: JsonObject, seq: int, previous: str) -> tuple[bytes, str]:
-    """The line for a record, which has members but none called `seq`, `prev` or `hash`; and the line's hash."""
-    return link(encode(record), seq, previous)
 
 
 def read_line(line: bytes) -> Link | None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 
 from intercept_py.audit import chain
 from intercept_py.audit.chain import GENESIS, HEAD_SIZE, Head
-from intercept_py.audit.record import Record, recovered_record, rotated_record, timestamp
+from intercept_py.audit.record import recovered_record, rotated_record, timestamp
 from intercept_py.errors import AuditError
 
 _EMPTY = Head(0, GENESIS)
@@ -64,14 +64,11 @@ class AuditLog:
             raise AuditError(f"cannot open audit file `{log.path}`: {_explain(exc)}") from exc
         return log
 
-    def append(self, record: Record) -> None:
-        """Take a record, as it is now. It is in the file after the next `flush`."""
+    def append(self, record: bytes) -> None:
+        """Take an encoded record. It is in the file after the next `flush`."""
         if self._file is None:
             raise AuditError(f"audit file `{self.path}` is closed")
-        try:
-            self._waiting.append(chain.encode(record))
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise AuditError(f"a record for audit file `{self.path}` cannot be written as JSON: {exc}") from exc
+        self._waiting.append(record)
 
     def flush(self) -> None:
         """Write what is waiting: all of it is in the file afterwards, or (`AuditError`) none of it."""
@@ -169,7 +166,7 @@ class _File:
         else:
             self.head_fd = os.open(head_path(self.path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         if before is not None and before.seq:
-            self.owed.append(chain.encode(rotated_record(timestamp(self.clock()), before)))
+            self.owed.append(rotated_record(timestamp(self.clock()), before))
         if self.owed:
             self.write([])
 
@@ -196,7 +193,7 @@ class _File:
         self.size, self.last = size - len(torn), last
         if torn or lost is not None:
             self.lost = lost
-            self.owed.append(chain.encode(recovered_record(timestamp(self.clock()), torn, saved, lost)))
+            self.owed.append(recovered_record(timestamp(self.clock()), torn, saved, lost))
 
     def write(self, bodies: list[bytes]) -> None:
         """Append encoded records, and then the head. If that fails the file is as it was before."""

@@ -1,13 +1,14 @@
-"""What an audit record says, as a plain dict that `chain` turns into a line. Pure: time and ids come in.
+"""What an audit record says, as the JSON object that `chain` seals. Pure: time and ids come in.
 
 At level `metadata` a record never holds what an argument's value is: arguments appear as names and a digest, and what
 is made of them (a limit's key and amount) not at all. `request` adds the arguments, `response` the result as well.
+
+Every call has a decision and an outcome, so those are put together from encoded pieces, in a third of the time.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "Record",
     "Request",
     "decision_record",
     "outcome_record",
@@ -22,7 +23,7 @@ __all__ = [
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import msgspec
 
@@ -34,12 +35,11 @@ from intercept_py.model import (
     Decision,
     Effect,
     Finding,
+    Json,
     JsonObject,
     Outcome,
     ToolCall,
 )
-
-Record: TypeAlias = JsonObject
 
 _MAX_NAMES = 64
 _MAX_NAME = 128
@@ -47,7 +47,7 @@ _MAX_TEXT = 2048
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the records of many requests have in common. `members` is that as they say it."""
+    """What the records of many requests have in common. `encode` is that as they say it."""
 
     server: str
     era: Literal["legacy", "modern"]
@@ -55,9 +55,9 @@ class Request(msgspec.Struct, frozen=True):
     method: str = "tools/call"
     caller: Caller = Caller()
 
-    def members(self) -> Record:
+    def encode(self) -> str:
         """The members between a record's id and what is special to it. Worth keeping: it is the same every time."""
-        members: Record = {}
+        members: JsonObject = {}
         if self.caller.session is not None:
             members["session"] = _cut(self.caller.session, _MAX_TEXT)
         if self.caller.principal is not None:
@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True):
         members["policy"] = self.policy
         members["era"] = self.era
         members["method"] = _cut(self.method, _MAX_TEXT)
-        return members
+        return _members(members)
 
 
 def timestamp(seconds: float) -> str:
@@ -80,104 +80,119 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def start_record(ts: str, server: str, policy: str, version: str) -> Record:
+def start_record(ts: str, server: str, policy: str, version: str) -> bytes:
     """The proxy starts; `policy` is the revision it starts with, `version` its own."""
-    return {"ts": ts, "event": "start", "server": _cut(server, _MAX_TEXT), "policy": policy, "version": version}
+    return encode({"ts": ts, "event": "start", "server": _cut(server, _MAX_TEXT), "policy": policy, "version": version})
 
 
-def reload_record(ts: str, policy: str, problems: int = 0) -> Record:
+def reload_record(ts: str, policy: str, problems: int = 0) -> bytes:
     """A changed policy file was read. With problems the old policy stays; then `policy` is the one that stays."""
     record = {"ts": ts, "event": "reload", "policy": policy, "accepted": not problems}
     if problems:
         record["problems"] = problems
-    return record
+    return encode(record)
 
 
-def stop_record(ts: str, reason: str) -> Record:
+def stop_record(ts: str, reason: str) -> bytes:
     """The proxy stops, as far as it can still say so."""
-    return {"ts": ts, "event": "stop", "reason": _cut(reason, _MAX_TEXT)}
+    return encode({"ts": ts, "event": "stop", "reason": _cut(reason, _MAX_TEXT)})
 
 
-def recovered_record(ts: str, torn: bytes, saved: str | None, lost: Head | None) -> Record:
+def recovered_record(ts: str, torn: bytes, saved: str | None, lost: Head | None) -> bytes:
     """The log was repaired: `torn` bytes at its end were no record (kept in `saved`), records up to `lost` are gone."""
-    record: Record = {"ts": ts, "event": "recovered"}
+    record: JsonObject = {"ts": ts, "event": "recovered"}
     if torn:
         record["torn"] = {"bytes": len(torn), "sha256": sha256(torn).hexdigest(), "saved": saved}
     if lost is not None:
         record["lost"] = {"seq": lost.seq, "hash": lost.hash}
-    return record
+    return encode(record)
 
 
-def rotated_record(ts: str, last: Head) -> Record:
+def rotated_record(ts: str, last: Head) -> bytes:
     """The log goes on in this file; `last` is the end of the one before."""
-    return {"ts": ts, "event": "rotated", "continues": last.hash, "records": last.seq}
+    return encode({"ts": ts, "event": "rotated", "continues": last.hash, "records": last.seq})
 
 
-def decision_record(
-    ts: str, decision_id: str, members: Record, decision: Decision, call: ToolCall | None = None
-) -> Record:
+def decision_record(ts: str, decision_id: str, request: str, decision: Decision, call: ToolCall | None = None) -> bytes:
     """One judged request, written before it goes on; its outcome repeats `decision_id`.
 
-    `members` are those of its `Request`; `call` is None for every method but `tools/call`.
+    `request` is its `Request`, encoded; `call` is None for every method but `tools/call`. `ts` and `decision_id` are
+    printable ASCII without quotes. Raises ValueError, TypeError or RecursionError for arguments that are not JSON.
     """
-    record: Record = {"ts": ts, "event": "decision", "id": decision_id, **members}
+    record = f'{{"ts":"{ts}","event":"decision","id":"{decision_id}",{request}'
     if call is not None:
-        record["tool"] = _cut(call.name, _MAX_TEXT)
-    record["effect"] = "allow" if decision.effect is Effect.ALLOW else "deny"
+        record += f',"tool":{_quoted(_cut(call.name, _MAX_TEXT))}'
+    record += ',"effect":"allow"' if decision.effect is Effect.ALLOW else ',"effect":"deny"'
     if decision.finding is not None:
-        record.update(_finding(decision.finding))
+        record += f",{_members(_finding(decision.finding))}"
     level = decision.audit
     if call is not None and level is not AuditLevel.NONE:
-        _add_arguments(record, call.arguments, level)
+        record += _arguments(call.arguments, level)
     if decision.shadowed:
-        record["shadowed"] = [_finding(finding) for finding in decision.shadowed]
+        record += f',"shadowed":{_text([_finding(finding) for finding in decision.shadowed])}'
     if decision.charges and decision.effect is Effect.ALLOW:
-        record["charged"] = _charged(decision.charges, level)
-    return record
+        record += f',"charged":[{",".join([_charged(charge, level) for charge in decision.charges])}]'
+    return f"{record}}}".encode()
 
 
-def outcome_record(ts: str, decision: str, outcome: Outcome, ms: float, code: int | None = None) -> Record:
-    """How the request of a decision (its id) ended. `code` is that of a JSON-RPC error.
+def outcome_record(
+    ts: str, decision_id: str, outcome: Outcome, ms: float, code: int | None = None, more: JsonObject | None = None
+) -> bytes:
+    """How the request of a decision ended. `code` is that of a JSON-RPC error.
 
-    At level `response` the caller adds the `result`, decoded: a stranger's spelling has no place in a line of ours.
+    At level `response` `more` has the `result`, decoded: a stranger's spelling has no place in a line of ours.
     """
-    record: Record = {"ts": ts, "event": "outcome", "id": decision, "outcome": outcome, "ms": round(ms, 3)}
+    record = f'{{"ts":"{ts}","event":"outcome","id":"{decision_id}","outcome":"{outcome}","ms":{round(ms, 3)}'
     if code is not None:
-        record["code"] = code
-    return record
+        record += f',"code":{code}'
+    if more:
+        record += f",{_members(more)}"
+    return f"{record}}}".encode()
 
 
-def _add_arguments(record: Record, arguments: JsonObject, level: AuditLevel) -> None:
-    names = sorted(arguments)
-    args: Record = {
-        "names": [name if len(name) <= _MAX_NAME else _cut(name, _MAX_NAME) for name in names[:_MAX_NAMES]],
-        "sha256": sha256(encode(arguments)).hexdigest(),
-    }
-    if len(names) > _MAX_NAMES:
-        args["more"] = len(names) - _MAX_NAMES
-    record["args"] = args
-    if level is not AuditLevel.METADATA:
-        record["arguments"] = arguments
+def _arguments(arguments: JsonObject, level: AuditLevel) -> str:
+    """The members `args` and, if the level asks for it, `arguments`."""
+    encoded = encode(arguments)
+    more = f',"more":{len(arguments) - _MAX_NAMES}' if len(arguments) > _MAX_NAMES else ""
+    digest = sha256(encoded).hexdigest()
+    args = f',"args":{{"names":{_names(arguments)},"sha256":"{digest}"{more}}}'
+    return args if level is AuditLevel.METADATA else f'{args},"arguments":{encoded.decode()}'
 
 
-def _finding(finding: Finding) -> Record:
-    found: Record = {"code": finding.code}
+def _names(arguments: JsonObject) -> str:
+    names = sorted(arguments)[:_MAX_NAMES]
+    return f"[{','.join([_quoted(name if len(name) <= _MAX_NAME else _cut(name, _MAX_NAME)) for name in names])}]"
+
+
+def _finding(finding: Finding) -> JsonObject:
+    found: JsonObject = {"code": finding.code}
     if finding.rule is not None:
         found["rule"] = _cut(finding.rule, _MAX_TEXT)
     found["reason"] = _cut(finding.reason, _MAX_TEXT)
     return found
 
 
-def _charged(charges: tuple[Charge, ...], level: AuditLevel) -> list[Record]:
+def _charged(charge: Charge, level: AuditLevel) -> str:
     # The key of a limit `per: args.x` and the amount of a counter `increment_from: args.x` are argument values.
     if level is AuditLevel.NONE or level is AuditLevel.METADATA:
-        return [{"rule": charge.rule} for charge in charges]
-    return [
-        {"rule": charge.rule, "key": [_cut(part, _MAX_TEXT) for part in charge.key], "amount": str(charge.amount)}
-        for charge in charges
-    ]
+        return f'{{"rule":{_quoted(charge.rule)}}}'
+    key = [_cut(part, _MAX_TEXT) for part in charge.key]
+    return _text({"rule": charge.rule, "key": key, "amount": str(charge.amount)})
 
 
 def _cut(text: str, limit: int) -> str:
     """At most `limit` characters, so that a stranger's text cannot fill the disk."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _text(value: Json) -> str:
+    return encode(value).decode()
+
+
+def _members(record: JsonObject) -> str:
+    """The members of an object that has some, without its braces."""
+    return _text(record)[1:-1]
+
+
+_quoted = lru_cache(maxsize=1024)(_text)
+"""Names come again and again: of tools, of arguments, of rules."""

@@ -506,7 +506,7 @@ def _error_code(error: bytes) -> int | None:
         code = codec.decode_payload(error).get("code")
     except (ProtocolError, AttributeError):
         return None
-    return code if type(code) is int else None
+    return code if type(code) is int and abs(code) < 2**53 else None
 
 
 def _announces_tools(result: bytes) -> bool:

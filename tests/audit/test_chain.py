@@ -19,9 +19,9 @@ from intercept_py.audit.chain import (
     Head,
     encode,
     encode_head,
+    link,
     read_head,
     read_line,
-    seal,
     verify,
 )
 from intercept_py.wire import codec
@@ -34,7 +34,7 @@ def chain(number: int, note: str = "") -> list[bytes]:
     for seq in range(1, number + 1):
         effect = "deny" if seq % 3 == 0 else "allow"
         record = {"ts": f"2026-01-01T00:00:{seq:02}.000000Z", "event": "decision", "effect": effect, "note": note}
-        line, previous = seal(record, seq, previous)
+        line, previous = link(encode(record), seq, previous)
         lines.append(line)
     return lines
 
@@ -58,7 +58,7 @@ LINES = chain(6)
 
 
 def test_a_line_is_ascii_json_with_the_record_between_its_number_and_its_hashes() -> None:
-    line, digest = seal({"event": "stop", "reason": "é\u2028\x7f😀"}, 1, GENESIS)
+    line, digest = link(encode({"event": "stop", "reason": "é\u2028\x7f😀"}), 1, GENESIS)
     assert line.isascii()
     assert line.endswith(b"\n")
     assert list(json.loads(line)) == ["seq", "event", "reason", "prev", "hash"]
@@ -124,7 +124,7 @@ def test_a_fault_is_named_with_its_line(
 def test_a_forged_record_that_is_sealed_itself_is_found_by_the_one_after_it() -> None:
     second = read_line(LINES[1])
     assert second is not None
-    forged, _ = seal({"ts": "x", "event": "decision", "effect": "allow"}, 3, second.hash)
+    forged, _ = link(encode({"ts": "x", "event": "decision", "effect": "allow"}), 3, second.hash)
     assert faults([*LINES[:2], forged, *LINES[3:]]) == [(4, "changed")]
     assert faults([*LINES[:2], forged, *LINES[2:]])[0] == (4, "inserted")
 

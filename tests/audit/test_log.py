@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intercept_py.audit.chain import Report, verify
+from intercept_py.audit.chain import Report, encode, verify
 from intercept_py.audit.log import AuditLog, head_path
 from intercept_py.errors import AuditError
 
@@ -49,7 +49,7 @@ def events(path: Path) -> list[str]:
 
 def write(log: AuditLog, *names: str) -> None:
     for name in names:
-        log.append({"ts": "t", "event": name})
+        log.append(encode({"ts": "t", "event": name}))
     log.flush()
 
 
@@ -73,7 +73,7 @@ def test_the_file_is_private_and_so_is_each_directory_made_for_it(tmp_path: Path
 
 
 def test_records_are_in_the_file_after_the_flush_and_not_before(path: Path, log: AuditLog) -> None:
-    log.append({"ts": "t", "event": "start"})
+    log.append(encode({"ts": "t", "event": "start"}))
     assert path.read_bytes() == b""
     log.flush()
     assert events(path) == ["start"]
@@ -82,14 +82,6 @@ def test_records_are_in_the_file_after_the_flush_and_not_before(path: Path, log:
 def test_a_flush_without_records_writes_nothing(path: Path, log: AuditLog) -> None:
     log.flush()
     assert path.read_bytes() == b""
-
-
-def test_a_record_is_taken_as_it_is_when_it_is_appended(path: Path, log: AuditLog) -> None:
-    record = {"ts": "t", "event": "start"}
-    log.append(record)
-    record["event"] = "other"
-    log.flush()
-    assert events(path) == ["start"]
 
 
 def test_a_chain_goes_on_when_the_file_is_opened_again(path: Path) -> None:
@@ -103,21 +95,12 @@ def test_a_chain_goes_on_when_the_file_is_opened_again(path: Path) -> None:
 
 
 def test_closing_writes_what_is_waiting_and_ends_the_log(path: Path, log: AuditLog) -> None:
-    log.append({"ts": "t", "event": "stop"})
+    log.append(encode({"ts": "t", "event": "stop"}))
     log.close()
     log.close()
     assert events(path) == ["stop"]
     with pytest.raises(AuditError, match="is closed"):
-        log.append({"ts": "t", "event": "late"})
-
-
-@pytest.mark.parametrize("value", ["\ud800", object()])
-def test_a_record_that_is_not_json_is_refused_alone(path: Path, log: AuditLog, value: object) -> None:
-    log.append({"ts": "t", "event": "good"})
-    with pytest.raises(AuditError, match="cannot be written as JSON"):
-        log.append({"ts": "t", "event": value})
-    log.flush()
-    assert events(path) == ["good"]
+        log.append(encode({"ts": "t", "event": "late"}))
 
 
 # Several writers.
@@ -135,12 +118,13 @@ def test_two_logs_on_one_file_take_turns(path: Path, log: AuditLog) -> None:
 
 WRITER = """
 import sys
+from intercept_py.audit.chain import encode
 from intercept_py.audit.log import AuditLog
 log = AuditLog.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(300):
-    log.append({"ts": "t", "event": "decision", "effect": "allow", "who": sys.argv[2], "number": number})
+    log.append(encode({"ts": "t", "event": "decision", "effect": "allow", "who": sys.argv[2], "number": number}))
     if number % 3 == 0:
         log.flush()
 log.close()
@@ -272,6 +256,7 @@ def test_a_partial_write_that_cannot_be_taken_back_is_repaired_by_the_next_flush
 
 LIMITED = """
 import resource, sys
+from intercept_py.audit.chain import encode
 from intercept_py.audit.log import AuditLog
 from intercept_py.errors import AuditError
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -279,7 +264,7 @@ log = AuditLog.open(sys.argv[1])
 good = bad = 0
 for number in range(100):
     try:
-        log.append({"ts": "t", "event": "decision", "number": number})
+        log.append(encode({"ts": "t", "event": "decision", "number": number}))
         log.flush()
         good += 1
     except AuditError as exc:
@@ -410,8 +395,8 @@ def test_a_log_that_becomes_shorter_while_it_is_written_refuses_records(path: Pa
 
 
 def test_a_log_with_records_longer_than_a_block_is_opened_again(path: Path, log: AuditLog) -> None:
-    log.append({"ts": "t", "event": "a", "result": "x" * 300_000})
-    log.append({"ts": "t", "event": "b", "result": "y" * 300_000})
+    log.append(encode({"ts": "t", "event": "a", "result": "x" * 300_000}))
+    log.append(encode({"ts": "t", "event": "b", "result": "y" * 300_000}))
     log.close()
     again = AuditLog.open(str(path), clock)
     write(again, "c")

@@ -5,10 +5,11 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from intercept_py.audit.chain import GENESIS, Head, seal, verify
+from intercept_py.audit.chain import GENESIS, Head, encode, link, verify
 from intercept_py.audit.record import (
-    Record,
     Request,
     decision_record,
     outcome_record,
@@ -26,6 +27,7 @@ from intercept_py.model import (
     Decision,
     Effect,
     Finding,
+    JsonObject,
     Strategy,
     ToolCall,
     Window,
@@ -41,10 +43,18 @@ CHARGE = Charge(
 REQUEST = Request(server="pay", era="modern", policy="f" * 64, caller=Caller(session="s", principal="ada@example.org"))
 
 
-def decide(level: AuditLevel, effect: Effect = Effect.ALLOW) -> Record:
+def decide(level: AuditLevel, effect: Effect = Effect.ALLOW) -> JsonObject:
     finding = None if effect is Effect.ALLOW else Finding("condition", "too much", "refund[0]")
     shadowed = (Finding("limit_reached", "slow down"),)
-    return decision_record(TS, "s-1", REQUEST.members(), Decision(effect, finding, (CHARGE,), shadowed, level), CALL)
+    decision = Decision(effect, finding, (CHARGE,), shadowed, level)
+    return read(decision_record(TS, "s-1", REQUEST.encode(), decision, CALL))
+
+
+def read(record: bytes) -> JsonObject:
+    """A record decoded; its spelling is the one that the encoder gives it."""
+    decoded: JsonObject = msgspec.json.decode(record)
+    assert record == encode(decoded)
+    return decoded
 
 
 def test_a_timestamp_is_utc_with_microseconds() -> None:
@@ -101,14 +111,14 @@ def test_a_denial_charges_nothing() -> None:
 
 def test_a_decision_about_another_method_has_no_tool() -> None:
     request = Request(server="pay", era="legacy", policy="f" * 64, method="resources/read")
-    record = decision_record(TS, "s-2", request.members(), Decision(Effect.ALLOW))
+    record = read(decision_record(TS, "s-2", request.encode(), Decision(Effect.ALLOW)))
     assert record["method"] == "resources/read"
     assert not {"tool", "args", "session", "principal"} & set(record)
 
 
 def test_names_are_bounded_in_number_and_length() -> None:
     call = ToolCall("x" * 9999, {f"{number:03}" + "n" * 500: 1 for number in range(100)})
-    record = decision_record(TS, "s-1", REQUEST.members(), Decision(Effect.ALLOW), call)
+    record = read(decision_record(TS, "s-1", REQUEST.encode(), Decision(Effect.ALLOW), call))
     names = record["args"]["names"]
     assert len(names) == 64
     assert max(map(len, names)) == 128
@@ -117,7 +127,7 @@ def test_names_are_bounded_in_number_and_length() -> None:
 
 
 def test_an_outcome_repeats_the_id_of_its_decision() -> None:
-    assert outcome_record(TS, "s-1", "error", 1.23456, code=-32000) == {
+    assert read(outcome_record(TS, "s-1", "error", 1.23456, code=-32000)) == {
         "ts": TS,
         "event": "outcome",
         "id": "s-1",
@@ -130,8 +140,8 @@ def test_an_outcome_repeats_the_id_of_its_decision() -> None:
 def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members() -> None:
     records = [
         start_record(TS, "pay", "f" * 64, "0.1.0"),
-        decide(AuditLevel.RESPONSE),
-        {**outcome_record(TS, "s-1", "ok", 1), "result": {"content": []}},
+        encode(decide(AuditLevel.RESPONSE)),
+        outcome_record(TS, "s-1", "ok", 1, more={"result": {"content": []}}),
         reload_record(TS, "e" * 64),
         reload_record(TS, "e" * 64, problems=3),
         recovered_record(TS, b"{torn", "audit.jsonl.torn-6", None),
@@ -140,8 +150,8 @@ def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members(
     ]
     lines, previous = [], GENESIS
     for seq, record in enumerate(records, 1):
-        assert not {"seq", "prev", "hash"} & set(record)
-        line, previous = seal(record, seq, previous)
+        assert not {"seq", "prev", "hash"} & set(read(record))
+        line, previous = link(record, seq, previous)
         lines.append(line)
     report = verify(lines)
     assert (report.fault_count, report.allowed, report.outcomes) == (0, 1, 1)
@@ -149,7 +159,33 @@ def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members(
 
 
 def test_a_record_of_lost_records_is_a_fault_for_ever() -> None:
-    line, _ = seal(recovered_record(TS, b"", None, Head(9, "a" * 64)), 1, GENESIS)
+    line, _ = link(recovered_record(TS, b"", None, Head(9, "a" * 64)), 1, GENESIS)
     (fault,) = verify([line]).faults
     assert fault.kind == "removed"
     assert "up to record 9" in fault.message
+
+
+@given(
+    name=st.text(),
+    arguments=st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.booleans(), max_size=5),
+    reason=st.text(),
+    rule=st.text(),
+    level=st.sampled_from(AuditLevel),
+)
+def test_what_strangers_write_makes_one_line_of_ascii_json_and_nothing_else(
+    name: str, arguments: dict[str, object], reason: str, rule: str, level: AuditLevel
+) -> None:
+    charge = msgspec.structs.replace(CHARGE, rule=rule)
+    finding = Finding("condition", reason, rule)
+    request = Request(server=name, era="legacy", policy=rule, caller=Caller(session=reason, principal=name))
+    for decision in (
+        Decision(Effect.ALLOW, None, (charge,), (finding,), level),
+        Decision(Effect.DENY, finding, (), (), level),
+    ):
+        record = decision_record(TS, "s-1", request.encode(), decision, ToolCall(name, arguments))
+        assert record.isascii()
+        assert b"\n" not in record
+        decoded = read(record)
+        assert (decoded["tool"], decoded["server"], decoded["session"]) == (name, name, reason)
+        if level is not AuditLevel.NONE:
+            assert decoded["args"]["names"] == sorted(arguments)

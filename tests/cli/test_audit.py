@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from intercept_py.audit.chain import encode
 from intercept_py.audit.log import AuditLog
 from intercept_py.cli import audit, render_audit
 from intercept_py.cli.audit import Checked
@@ -20,8 +21,8 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"
     log = AuditLog.open(str(path), lambda: 1767225600.0)
     for second, effect in enumerate(("allow", "deny", "allow")):
-        log.append({"ts": f"2026-01-01T00:00:0{second}.000000Z", "event": "decision", "effect": effect})
-    log.append({"ts": "2026-01-01T00:00:03.000000Z", "event": "outcome", "outcome": "ok"})
+        log.append(encode({"ts": f"2026-01-01T00:00:0{second}.000000Z", "event": "decision", "effect": effect}))
+    log.append(encode({"ts": "2026-01-01T00:00:03.000000Z", "event": "outcome", "outcome": "ok"}))
     log.close()
     return path
 
@@ -144,7 +145,7 @@ def test_a_file_name_that_is_no_utf_8_can_be_reported(tmp_path: Path, capsys: py
 def test_text_from_a_file_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "audit.jsonl"
     log = AuditLog.open(str(path), lambda: 0.0)
-    log.append({"ts": "\x1b[2J\u202e\n", "event": "rotated", "continues": "\x1b]0;x\x07"})
+    log.append(encode({"ts": "\x1b[2J\u202e\n", "event": "rotated", "continues": "\x1b]0;x\x07"}))
     log.close()
     audit.main(["verify", str(path)])
     out = capsys.readouterr().out
@@ -157,7 +158,7 @@ def test_text_from_a_file_cannot_command_the_terminal(tmp_path: Path, capsys: py
 
 def test_a_file_that_is_being_written_is_verified_as_far_as_it_was_when_it_was_opened(path: Path) -> None:
     log = AuditLog.open(str(path), lambda: 1767225600.0)
-    log.append({"ts": "t", "event": "stop"})
+    log.append(encode({"ts": "t", "event": "stop"}))
     log.flush()
     assert audit.main(["verify", "--json", str(path)]) == 0
     log.close()
