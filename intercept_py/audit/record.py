@@ -41,6 +41,8 @@ from intercept_py.model import (
     ToolCall,
 )
 
+# Members of an enum are slow to look up.
+_ALLOW, _NONE, _METADATA = Effect.ALLOW, AuditLevel.NONE, AuditLevel.METADATA
 _MAX_NAMES = 64
 _MAX_NAME = 128
 _MAX_TEXT = 2048
@@ -119,19 +121,19 @@ def decision_record(ts: str, decision_id: str, request: str, decision: Decision,
     `request` is its `Request`, encoded; `call` is None for every method but `tools/call`. `ts` and `decision_id` are
     printable ASCII without quotes. Raises ValueError, TypeError or RecursionError for arguments that are not JSON.
     """
+    allowed, level = decision.effect is _ALLOW, decision.audit
     record = f'{{"ts":"{ts}","event":"decision","id":"{decision_id}",{request}'
     if call is not None:
         record += f',"tool":{_quoted(_cut(call.name, _MAX_TEXT))}'
-    record += ',"effect":"allow"' if decision.effect is Effect.ALLOW else ',"effect":"deny"'
+    record += ',"effect":"allow"' if allowed else ',"effect":"deny"'
     if decision.finding is not None:
         record += f",{_members(_finding(decision.finding))}"
-    level = decision.audit
-    if call is not None and level is not AuditLevel.NONE:
+    if call is not None and level is not _NONE:
         record += _arguments(call.arguments, level)
     if decision.shadowed:
         record += f',"shadowed":{_text([_finding(finding) for finding in decision.shadowed])}'
-    if decision.charges and decision.effect is Effect.ALLOW:
-        record += f',"charged":[{",".join([_charged(charge, level) for charge in decision.charges])}]'
+    if allowed and decision.charges:
+        record += f',"charged":[{_charged(decision.charges, level)}]'
     return f"{record}}}".encode()
 
 
@@ -153,15 +155,12 @@ def outcome_record(
 def _arguments(arguments: JsonObject, level: AuditLevel) -> str:
     """The members `args` and, if the level asks for it, `arguments`."""
     encoded = encode(arguments)
-    more = f',"more":{len(arguments) - _MAX_NAMES}' if len(arguments) > _MAX_NAMES else ""
-    digest = sha256(encoded).hexdigest()
-    args = f',"args":{{"names":{_names(arguments)},"sha256":"{digest}"{more}}}'
-    return args if level is AuditLevel.METADATA else f'{args},"arguments":{encoded.decode()}'
-
-
-def _names(arguments: JsonObject) -> str:
-    names = sorted(arguments)[:_MAX_NAMES]
-    return f"[{','.join([_quoted(name if len(name) <= _MAX_NAME else _cut(name, _MAX_NAME)) for name in names])}]"
+    names, more = sorted(arguments), ""
+    if len(names) > _MAX_NAMES:
+        names, more = names[:_MAX_NAMES], f',"more":{len(names) - _MAX_NAMES}'
+    known = ",".join([_quoted(name if len(name) <= _MAX_NAME else _cut(name, _MAX_NAME)) for name in names])
+    args = f',"args":{{"names":[{known}],"sha256":"{sha256(encoded).hexdigest()}"{more}}}'
+    return args if level is _METADATA else f'{args},"arguments":{encoded.decode()}'
 
 
 def _finding(finding: Finding) -> JsonObject:
@@ -172,12 +171,16 @@ def _finding(finding: Finding) -> JsonObject:
     return found
 
 
-def _charged(charge: Charge, level: AuditLevel) -> str:
+def _charged(charges: tuple[Charge, ...], level: AuditLevel) -> str:
     # The key of a limit `per: args.x` and the amount of a counter `increment_from: args.x` are argument values.
-    if level is AuditLevel.NONE or level is AuditLevel.METADATA:
-        return f'{{"rule":{_quoted(charge.rule)}}}'
+    if level is _METADATA or level is _NONE:
+        return ",".join([f'{{"rule":{_quoted(charge.rule)}}}' for charge in charges])
+    return ",".join([_text(_posted(charge)) for charge in charges])
+
+
+def _posted(charge: Charge) -> JsonObject:
     key = [_cut(part, _MAX_TEXT) for part in charge.key]
-    return _text({"rule": charge.rule, "key": key, "amount": str(charge.amount)})
+    return {"rule": charge.rule, "key": key, "amount": str(charge.amount)}
 
 
 def _cut(text: str, limit: int) -> str:

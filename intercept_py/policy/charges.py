@@ -74,15 +74,14 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
         shared = draw(("global",))
         return lambda _call: shared
     # One session mostly asks again and again, and a charge that is made once is cheaper to tell apart from others.
-    last: dict[tuple[str, ...], Charge] = {}
+    last: list[tuple[tuple[str, ...], Charge]] = []
 
     def charge(call: ToolCall) -> Charge:
         parts = tuple([scope(call) for scope in scopes])
-        drawn = last.get(parts)
-        if drawn is None:
-            drawn = draw(parts)
-            last.clear()
-            last[parts] = drawn
+        if last and last[0][0] == parts:
+            return last[0][1]
+        drawn = draw(parts)
+        last[:] = [(parts, drawn)]
         return drawn
 
     return charge

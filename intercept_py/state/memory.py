@@ -237,32 +237,35 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             now = self._now()
             if len(self._queue) + len(postings) > self._max_keys:
                 self._make_room(len(postings), now)
+            fixed, moving = self._fixed, self._moving
             added: dict[str, Number] = {}
             counters: dict[str, _Counter] = {}
             new: dict[str, dict[str, _Counter]] = {}  # those that are not kept yet, and where they would be
-            for key, charge in postings:
-                amount = exact(charge.amount)
+            for posting in postings:
+                key = posting.key
                 if key in added:
-                    added[key] = plus(added[key], amount)
+                    added[key] = plus(added[key], posting.amount)
                     continue
-                added[key] = amount
-                table = self._table(charge.strategy)
+                added[key] = posting.amount
+                strategy = posting.charge.strategy
+                table = fixed if strategy is _FIXED else moving if strategy is _MOVING else self._sliding
                 counter = table.get(key)
                 if counter is None:
-                    counter = _counter(charge, now)
+                    counter = _counter(posting.charge, now)
                     new[key] = table
                 counters[key] = counter
             shadowed: tuple[Refusal, ...] = ()
-            for key, charge in postings:
-                value = counters[key].read(now)
-                after = plus(value, added[key])
+            for posting in postings:
+                charge = posting.charge
+                counter, amount = counters[posting.key], added[posting.key]
+                after = plus(counter.read(now), amount)
                 if after < charge.limit or (charge.inclusive and after == charge.limit):
                     continue
-                refusal = _refusal(charge, counters[key], value, added[key], now)
+                refusal = _refusal(charge, counter, counter.read(now), amount, now)
                 if not charge.shadow:
                     return Receipt(refused=refusal)
                 shadowed += (refusal,)
-            return Receipt(shadowed=shadowed, token=self._commit(counters, added, new, now))
+            return Receipt(None, shadowed, self._commit(counters, added, new, now))
 
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, unless that happened already."""
@@ -276,9 +279,6 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """Forget everything."""
         self.reset()
 
-    def _table(self, strategy: Strategy) -> dict[str, _Counter]:
-        return self._moving if strategy is _MOVING else self._fixed if strategy is _FIXED else self._sliding
-
     def _commit(
         self,
         counters: dict[str, _Counter],
@@ -290,7 +290,11 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         if new:
             new = {key: table for key, table in new.items() if added[key]}
             self._check_room(len(new))
-        done = [(counters[key], counters[key].add(now, amount), amount) for key, amount in added.items() if amount]
+        done = []
+        for key, amount in added.items():
+            if amount:
+                counter = counters[key]
+                done.append((counter, counter.add(now, amount), amount))
         for key, table in new.items():
             self._keep(table, key, counters[key], now)
         return done
@@ -422,7 +426,7 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     def _acquire(self, strategy: Strategy, key: str, limit: int, expiry: int, amount: int) -> bool:
         charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
-        return self.charge_all([(key, charge)]).refused is None
+        return self.charge_all([Posting(key, charge, exact(charge.amount))]).refused is None
 
 
 def _fits(charge: Charge, value: Number) -> bool:

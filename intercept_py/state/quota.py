@@ -15,6 +15,8 @@ from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation,
 from hashlib import sha256
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import Receipt
@@ -22,8 +24,14 @@ from intercept_py.state import Receipt
 Number: TypeAlias = int | Decimal
 """What a counter holds: an int as long as it can, which is fast, or an exact decimal."""
 
-Posting: TypeAlias = tuple[str, Charge]
-"""A charge and the key of the counter it goes to. Keys are different where strategy or window are."""
+
+class Posting(msgspec.Struct, frozen=True):
+    """A charge, its exact amount, and the key of the counter it goes to: different where strategy or window are."""
+
+    key: str
+    charge: Charge
+    amount: Number
+
 
 SECOND = 1_000_000
 """Storages count time in whole microseconds since the epoch: floats do not add up."""
@@ -60,7 +68,7 @@ class Quota:
         self._storage = storage
         self._prefix = prefix
         # By identity, which is told faster than equality; a kept charge is alive, so no other one has its id.
-        self._kept: dict[int, tuple[Charge, str, str]] = {}
+        self._kept: dict[tuple[str, int], Posting] = {}
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
         """Make every charge, or none if one that is not in shadow mode does not fit."""
@@ -89,14 +97,14 @@ class Quota:
         self._storage.close()
 
     def _posting(self, server: str, charge: Charge) -> Posting:
-        kept = self._kept.get(id(charge))
-        if kept is not None and kept[0] is charge and kept[1] == server:
-            return kept[2], charge
-        key = self._key(server, charge)
+        kept = self._kept.get((server, id(charge)))
+        if kept is not None:
+            return kept
+        posting = Posting(self._key(server, charge), charge, exact(charge.amount))
         if len(self._kept) >= _KEPT_KEYS:
             self._kept.clear()
-        self._kept[id(charge)] = (charge, server, key)
-        return key, charge
+        self._kept[server, id(charge)] = posting
+        return posting
 
     def _key(self, server: str, charge: Charge) -> str:
         """`server/strategy/window/part/part`, parts escaped, so that different counters never share a key."""

@@ -81,10 +81,14 @@ def decode_call(line: bytes) -> tuple[Json, bool]:
         raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise ProtocolError(PARSE_ERROR, f"message is not JSON in UTF-8: {_why(exc)}") from None
-    keys, large = _inspect(value)
+    keys, nodes, large = _inspect(value)
     # Each key brings one colon of its own: more keys than colons cannot be, more colons are strings or lost duplicates.
     if line.count(b":") != keys and _STRING.sub(b"", line).count(b":") != keys:
         raise ProtocolError(INVALID_REQUEST, "message has an object with a duplicate key")
+    if nodes > MAX_DEPTH:
+        _check_depth(value)
+    if b"\\" in line or b"\x7f" in line or not line.isascii():
+        _check_keys(value)
     return value, large
 
 
@@ -93,31 +97,44 @@ def _why(exc: Exception) -> str:
     return "invalid UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc).splitlines()[0]
 
 
-def _inspect(value: Json) -> tuple[int, bool]:  # noqa: C901 - one loop on the path of every message
-    """Count the object keys level by level, look for large integers; raise for depth and control characters in keys."""
+def _inspect(value: Json) -> tuple[int, int, bool]:
+    """The numbers of object keys, and of objects and arrays; whether an integer is one that doubles cannot keep."""
     keys = 0
     large = False
+    nodes = [value]
+    for node in nodes:  # which grows meanwhile
+        if type(node) is dict:
+            keys += len(node)
+            node = node.values()
+        elif type(node) is not list:
+            node = (node,)
+        for child in node:
+            kind = type(child)
+            if kind is dict or kind is list:
+                nodes.append(child)
+            elif kind is int and not -_MAX_SAFE_INTEGER <= child <= _MAX_SAFE_INTEGER:
+                large = True
+    return keys, len(nodes), large
+
+
+def _check_depth(value: Json) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        below: list[Json] = []
-        for node in level:
-            if type(node) is dict:
-                keys += len(node)
-                for key in node:
-                    if not key.isidentifier() and _CONTROL.search(key):
-                        raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
-            for child in node.values() if type(node) is dict else node if type(node) is list else (node,):
-                kind = type(child)
-                if kind is str:
-                    continue
-                if kind is dict or kind is list:
-                    below.append(child)
-                elif kind is int and not -_MAX_SAFE_INTEGER <= child <= _MAX_SAFE_INTEGER:
-                    large = True
-        if not below:
-            return keys, large
-        level = below
-    raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels")
+        level = [child for node in level for child in _children(node) if type(child) in (dict, list)]
+    if level:
+        raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_keys(value: Json) -> None:
+    nodes = [value]
+    for node in nodes:
+        if type(node) is dict and any(not key.isidentifier() and _CONTROL.search(key) for key in node):
+            raise ProtocolError(INVALID_REQUEST, "message has a control character in an object key")
+        nodes += _children(node)
+
+
+def _children(node: Json) -> list[Json]:
+    return list(node.values()) if type(node) is dict else node if type(node) is list else []
 
 
 def encode(value: Json) -> bytes:

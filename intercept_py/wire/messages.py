@@ -160,7 +160,7 @@ def _check_id(request_id: Json) -> None:
 
 
 def _check_method(method: Json) -> None:
-    if not is_method(method):
+    if not (type(method) is str and method in KNOWN_METHODS) and not is_method(method):
         raise ProtocolError(INVALID_REQUEST, "`method` must be a printable string, and no look-alike of `tools/call`")
 
 

@@ -495,6 +495,8 @@ def _request_id(params: Json) -> RequestId | None:
 
 
 def _is_tool_error(result: bytes) -> bool:
+    if b"isError" not in result and b"\\" not in result:  # a key can be spelled with escapes
+        return False
     try:
         return bytes(_decode_head(result).isError) == b"true"
     except (msgspec.MsgspecError, RecursionError):

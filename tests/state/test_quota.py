@@ -22,7 +22,7 @@ class Recorder:
 
     def charge_all(self, postings: list[Posting]) -> Receipt:
         self.refund_all(None)
-        self.keys += [key for key, _ in postings]
+        self.keys += [posting.key for posting in postings]
         return Receipt(token=[])
 
     def refund_all(self, token: object) -> None:
