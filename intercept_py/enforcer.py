@@ -207,7 +207,8 @@ class Enforcer:
         if settle.outcome == "withdrawn" and request.receipt is not None:
             self._refund(request.receipt)
         ms = (ended - request.since) * 1000
-        outcome, more = settle.outcome, {}
+        outcome = settle.outcome
+        more: JsonObject = {}
         if request.failure is not None and outcome == "ok":
             outcome, more = _examined(settle.result, request.failure)
         if request.audit is AuditLevel.RESPONSE and settle.result:

@@ -13,6 +13,7 @@ __all__ = [
     "Charge",
     "Decision",
     "Effect",
+    "Failure",
     "Finding",
     "Json",
     "JsonObject",
@@ -24,7 +25,7 @@ __all__ = [
     "Window",
 ]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal, TypeAlias
@@ -63,6 +64,10 @@ class AuditLevel(Enum):
 
 Outcome: TypeAlias = Literal["ok", "tool_error", "error", "timeout", "cancelled", "upstream_gone", "withdrawn"]
 """How an allowed request ended. `withdrawn`: it never reached the server."""
+
+
+Failure: TypeAlias = Callable[[Json], str | None]
+"""Asked of a result that claims success: what in it means that the call failed, None if nothing does."""
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -133,7 +138,8 @@ class Finding(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """What the PDP says. DENY has a `finding`; ALLOW stands only once every charge has been made.
 
-    `shadowed` holds the findings of rules in shadow mode: recorded, not enforced.
+    `shadowed` holds the findings of rules in shadow mode: recorded, not enforced. `failure` is for the record as well:
+    it tells a failed call where the server does not.
     """
 
     effect: Effect
@@ -141,3 +147,4 @@ class Decision(msgspec.Struct, frozen=True):
     charges: tuple[Charge, ...] = ()
     shadowed: tuple[Finding, ...] = ()
     audit: AuditLevel = AuditLevel.METADATA
+    failure: Failure | None = None

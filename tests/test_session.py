@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from intercept_py.policy import loader
 from tests.conversation import Conversation, call
 
 LIMITED = """
@@ -273,3 +274,99 @@ def test_a_call_behind_one_that_waits_is_answered_when_the_server_ends(tmp_path:
     talk.say(call(1, "a"), call(2, "b"))
     talk.end()
     assert [len(talk.answers(number)) for number in (1, 2)] == [1, 1]
+
+
+OUTCOMES = """
+tools:
+  cancel_run:
+    outcome:
+      failure:
+        - {path: json.error, op: exists, value: true}
+        - {path: structured.cancelled, op: eq, value: false}
+"""
+NOT_FOUND = {"content": [{"type": "text", "text": '{"error": "Job x not found"}'}], "isError": False}
+
+
+def outcome_of(talk: Conversation) -> dict[str, object]:
+    """What the last record says about how the request ended, without what it always says."""
+    talk.session.rest()
+    record = talk.records()[-1]
+    assert record["event"] == "outcome"
+    return {name: record[name] for name in ("outcome", "matched", "unchecked", "result", "code") if name in record}
+
+
+def test_a_failure_that_the_server_calls_a_success_is_recorded_as_one_and_sent_as_it_came(tmp_path: Path) -> None:
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    talk.answer(talk.calls()[0], NOT_FOUND)
+    assert outcome_of(talk) == {"outcome": "tool_error", "matched": "json.error exists"}
+    assert talk.answers(1)[0]["result"] == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"content": [{"type": "text", "text": "{}"}]}, {"outcome": "ok"}),
+        ({"content": [], "structuredContent": {"cancelled": True}}, {"outcome": "ok"}),
+        ({**NOT_FOUND, "isError": True}, {"outcome": "tool_error"}),
+        ("no object", {"outcome": "ok"}),
+        ({"content": [{"type": "text", "text": "x" * 2**20}], "structuredContent": {"cancelled": False}},
+         {"outcome": "ok", "unchecked": "too_large"}),
+    ],
+)  # fmt: skip
+def test_any_other_result_is_recorded_as_the_server_calls_it(
+    result: object, expected: dict[str, object], tmp_path: Path
+) -> None:
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    talk.answer(talk.calls()[0], result)
+    assert outcome_of(talk) == expected
+
+
+def test_a_result_that_cannot_be_decoded_is_recorded_as_not_looked_at(tmp_path: Path) -> None:
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    talk.reply(b'{"jsonrpc":"2.0","id":%d,"result":{"n":1e400}}' % talk.calls()[0]["id"])
+    assert outcome_of(talk) == {"outcome": "ok", "unchecked": "unreadable"}
+
+
+def test_a_bug_while_a_result_is_looked_at_costs_neither_the_record_nor_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from intercept_py.policy import outcomes
+
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(outcomes, "walk", broken)
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    talk.answer(talk.calls()[0], NOT_FOUND)
+    assert outcome_of(talk) == {"outcome": "ok", "unchecked": "internal_error"}
+    assert talk.answers(1)[0]["result"] == NOT_FOUND
+
+
+def test_at_level_response_a_failure_keeps_its_result(tmp_path: Path) -> None:
+    talk = Conversation(f"audit: response\n{OUTCOMES}", tmp_path)
+    talk.say(call(1))
+    talk.answer(talk.calls()[0], NOT_FOUND)
+    assert outcome_of(talk) == {"outcome": "tool_error", "matched": "json.error exists", "result": NOT_FOUND}
+
+
+def test_an_error_of_the_protocol_is_no_result_to_look_at(tmp_path: Path) -> None:
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    error = {"code": -32000, "message": "no", "content": NOT_FOUND["content"]}
+    talk.reply({"jsonrpc": "2.0", "id": talk.calls()[0]["id"], "error": error})
+    assert outcome_of(talk) == {"outcome": "error", "code": -32000}
+
+
+def test_a_result_is_judged_by_the_policy_that_judged_its_call(tmp_path: Path) -> None:
+    talk = Conversation(OUTCOMES, tmp_path)
+    talk.say(call(1))
+    talk.session.replace_policy(loader.load(b"default: allow\n", "policy.yaml"))
+    talk.say(call(2))
+    talk.session.replace_policy(loader.load(OUTCOMES.encode(), "policy.yaml"))
+    for request, expected in zip(talk.calls(), ("tool_error", "ok"), strict=True):
+        talk.answer(request, NOT_FOUND)
+        assert outcome_of(talk)["outcome"] == expected

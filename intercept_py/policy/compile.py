@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Compiler", "Draft"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from intercept_py.policy import messages as say
 from intercept_py.policy import paths
 from intercept_py.policy.operators import OPERATORS
 from intercept_py.policy.requirements import counter_name, rate_limit, read_counter, validate
-from intercept_py.policy.rules import Action, Check, Condition, Counter, RateLimit, Rule
+from intercept_py.policy.rules import Action, Check, Condition, Counter, Path, RateLimit, Rule
 from intercept_py.policy.section import Section, amount, closest, describe
 from intercept_py.policy.tree import Node, Problems, is_sound, plain
 
@@ -159,13 +159,28 @@ class Compiler:
                 section.report("path", say.STATE_IN_GUARD)
                 return None
             return self._check(section, target, op, operand)
-        return self._test(section, target, op, operand)
+        return self._test(section, paths.parse, target, op, operand)
 
-    def _test(self, section: Section, target: str | None, op: str | None, operand: Node | None) -> Condition | None:
+    def failure(self, entry: Section) -> tuple[Condition, ...]:
+        """What an entry's `outcome` takes for a failure. Conditions on a result look at nothing else."""
+        outcome = entry.section("outcome", "outcome")
+        found = [] if outcome is None else [self._on_result(path, node) for path, node in outcome.filled("failure")]
+        return tuple(condition for condition in found if condition is not None)
+
+    def _on_result(self, path: str, node: Node) -> Condition | None:
+        section = Section.open(node, path, "condition", self._problems)
+        if section is None:
+            return None
+        target, op, operand = section.text("path"), section.choice("op"), section.value("value")
+        return self._test(section, paths.parse_result, target, op, operand)
+
+    def _test(
+        self, section: Section, parse: Callable[[str], Path], target: str | None, op: str | None, operand: Node | None
+    ) -> Condition | None:
         where = None
         if target is not None:
             try:
-                where = paths.parse(target)
+                where = parse(target)
             except ValueError as fault:
                 section.report("path", say.REFUSED, detail=str(fault))
         if op is None or operand is None or not is_sound(operand):

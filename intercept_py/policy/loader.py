@@ -100,6 +100,7 @@ def _entry(compiler: Compiler, name: str, entry: Section, drafts: tuple[Draft, .
         category=entry.choice("category"),
         risk=entry.choice("risk"),
         audit=AuditLevel(audit) if audit else None,
+        failure=compiler.failure(entry),
     )
 
 

@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from intercept_py.model import AuditLevel, Finding, ToolCall
+from intercept_py.model import AuditLevel, Failure, Finding, ToolCall
 from intercept_py.policy.arguments import Steps, fold
 from intercept_py.policy.charges import Obligation, compile_charges
+from intercept_py.policy.outcomes import compile_failure
 from intercept_py.policy.paths import MISSING, lookup
 from intercept_py.policy.readings import readings
 from intercept_py.policy.rules import Action, Condition, Entry, Matched, Path, Policy, Rule
@@ -52,7 +53,7 @@ class Step(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """Everything for one name. `needs_schema`: an enforced rule does. `merges`: two rules may charge one counter.
 
-    `method`: why no tool may be called at all.
+    `method`: why no tool may be called at all. `failure`: what any of the entries takes for a failed call.
     """
 
     matched: Matched
@@ -62,6 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
     merges: bool
     audit: AuditLevel
     method: Finding | None
+    failure: Failure | None
 
 
 class _Plans:
@@ -148,6 +150,7 @@ def _plan(policy: Policy, name: str) -> Plan:
         merges=sum(len(rule.checks) + (rule.counter is not None) for rule in rules) > 1,
         audit=next((entry.audit for entry in entries if entry.audit is not None), policy.audit),
         method=_method_finding(policy),
+        failure=compile_failure(tuple(condition for entry in entries for condition in entry.failure)),
     )
 
 

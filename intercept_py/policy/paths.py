@@ -1,11 +1,13 @@
 """Paths into a call: `args.items[0].id`, `args["odd.key"]`, `caller.principal`, `tool.category`, `state.refund.spent`.
 
+And into what a tool returned: `text`, `json.error`, `structured.result`.
+
 Below: `model`, `rules`. Above: `loader` parses, `pdp` looks up. Object keys are exact: no case folding, no wild cards.
 """
 
 from __future__ import annotations
 
-__all__ = ["MISSING", "lookup", "parse", "parse_state", "render", "walk"]
+__all__ = ["MISSING", "lookup", "parse", "parse_result", "parse_state", "render", "walk"]
 
 import re
 from enum import Enum
@@ -51,6 +53,17 @@ def parse(text: str) -> Path:
         _check_caller(text, steps)
     elif root[0] == "tool" and (len(steps) != 1 or steps[0] not in _TOOL_FIELDS):
         raise ValueError(f"`{_shown(text)}` does not exist: the tool has `tool.name` and `tool.category`")
+    return Path(root[0], steps, text)
+
+
+def parse_result(text: str) -> Path:
+    """Raises ValueError, one line, for what is no path into a tool's result."""
+    root = _ROOT.match(text)
+    if root is None or root[0] not in ("text", "json", "structured"):
+        raise ValueError(f"`{_shown(text)}` is no path into a result: start with `text`, `json.` or `structured.`")
+    steps = _steps(text, root.end())
+    if steps and root[0] == "text":
+        raise ValueError(f"`{_shown(text)}` does not exist: `text` is one string, `json` is what it says as JSON")
     return Path(root[0], steps, text)
 
 

@@ -134,7 +134,8 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
     audit = audit or plan.audit
     if first is not None:
         return Decision(Effect.DENY, first, (), tuple(shadowed), audit)
-    return Decision(Effect.ALLOW, None, tuple(merge(charges) if plan.merges else charges), tuple(shadowed), audit)
+    due = tuple(merge(charges) if plan.merges else charges)
+    return Decision(Effect.ALLOW, None, due, tuple(shadowed), audit, plan.failure)
 
 
 def _ask(step: Step, call: ToolCall) -> Finding | list[Charge] | None:

@@ -38,7 +38,10 @@ class Action(Enum):
 
 
 class Path(msgspec.Struct, frozen=True):
-    """Where a condition looks: a root (`args`, `caller`, `tool`), the steps below it, and `text` as written."""
+    """Where a condition looks: a root, the steps below it, and `text` as written.
+
+    Roots are `args`, `caller`, `tool`; of a result `text`, `json`, `structured`.
+    """
 
     root: str
     steps: tuple[str | int, ...]
@@ -112,13 +115,14 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One key under `tools`: an exact name, a glob, or `*`."""
+    """One key under `tools`: an exact name, a glob, or `*`. A result for which a `failure` holds counts as one."""
 
     pattern: str
     rules: tuple[Rule, ...] = ()
     category: str | None = None
     risk: str | None = None
     audit: AuditLevel | None = None
+    failure: tuple[Condition, ...] = ()
 
 
 class MethodRule(msgspec.Struct, frozen=True):

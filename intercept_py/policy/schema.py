@@ -40,6 +40,7 @@ PLACES: Final[Mapping[str, str]] = {
     "validate": "`validate`",
     "rate_limit": "`rate_limit`",
     "state": "`state`",
+    "outcome": "`outcome`",
     "method": "a method entry",
 }
 """What messages call the mappings of the language, in the order of `FIELDS`."""
@@ -48,6 +49,14 @@ _NAME: Final[JsonObject] = {"type": "string", "pattern": r"^\S(.*\S)?$"}
 _REASON: Final[JsonObject] = {"type": "string", "minLength": 1, "maxLength": 2000, "pattern": r"\S"}
 _NAMES: Final[JsonObject] = {"type": "array", "items": _NAME, "uniqueItems": True}
 _CONDITIONS: Final[JsonObject] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/condition"}}
+_ON_RESULTS: Final[JsonObject] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "$ref": "#/$defs/condition",
+        "properties": {"path": {"pattern": r"^(text|(json|structured)([.\[].+)?)$"}},
+    },
+}
 _WINDOW: Final[JsonObject] = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": MAX_WINDOW},
@@ -102,6 +111,11 @@ FIELDS: Final[tuple[Field, ...]] = (
         {"type": "array", "items": {"$ref": "#/$defs/rule"}},
     ),
     Field(
+        "entry", "outcome", "a mapping that holds `failure`", "none",
+        "which results the audit counts as failures although the server does not say so; changes no answer",
+        {"$ref": "#/$defs/outcome"},
+    ),
+    Field(
         "rule", "name", "text", "`<tool>[<index>]`", "the rule's name in denials and records",
         {**_NAME, "maxLength": 200},
     ),
@@ -137,7 +151,8 @@ FIELDS: Final[tuple[Field, ...]] = (
     _one_of("rule", "audit", _AUDIT, "the entry's", "what an audit record keeps where this rule applies"),
     Field(
         "condition", "path", "a path such as `args.amount`", "required",
-        "what to look at: below `args`, `caller`, `tool`, or a counter `state.<tool>.<counter>` (`_global` for `*`)",
+        "what to look at: below `args`, `caller`, `tool`, or a counter `state.<tool>.<counter>` (`_global` for `*`); "
+        "in `outcome`: `text`, or below `json` or `structured`",
         {"type": "string", "minLength": 1}, required=True,
     ),
     _one_of("condition", "op", tuple(OPERATORS), "required", "how to compare", required=True),
@@ -179,6 +194,12 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "state", "increment_from", "a path such as `args.amount`", "none", "the argument whose value a call adds",
         {"type": "string", "pattern": r"^args[.\[].+$"},
+    ),
+    Field(
+        "outcome", "failure", "a list of conditions on the result", "required",
+        "each of them makes the outcome `tool_error`: on `text` (all text blocks, joined by line feeds), "
+        "`json` (the first text block, read as JSON) or `structured` (the structured content)",
+        _ON_RESULTS, required=True,
     ),
     _one_of("method", "action", ("allow", "deny"), "required", "whether the method may be used", required=True),
     Field("method", "reason", "text of 1 to 2000 characters", "generated", "what the sender is told", _REASON),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intercept_py.model import Caller, Json, ToolCall
-from intercept_py.policy.paths import MISSING, lookup, parse, parse_state, render
+from intercept_py.policy.paths import MISSING, lookup, parse, parse_result, parse_state, render
 
 CALL = ToolCall(
     name="refund",
@@ -139,3 +139,26 @@ def test_any_text_is_a_path_or_a_value_error(text: str) -> None:
         for read in (parse, parse_state):
             with suppress(ValueError):
                 read(candidate)
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "steps"),
+    [
+        ("text", "text", ()),
+        ("json", "json", ()),
+        ("json.error", "json", ("error",)),
+        ("json[0].id", "json", (0, "id")),
+        ('structured["odd.key"].x', "structured", ("odd.key", "x")),
+    ],
+)
+def test_a_path_into_a_result_has_roots_of_its_own(text: str, root: str, steps: tuple[str | int, ...]) -> None:
+    path = parse_result(text)
+    assert (path.root, path.steps, path.text) == (root, steps, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "args.a", "state.a.b", "texts", "text.a", "json.", "json a", "structuredContent.a"]
+)
+def test_what_is_no_path_into_a_result_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\A`.*\Z"):
+        parse_result(text)
