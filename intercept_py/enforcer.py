@@ -44,27 +44,24 @@ from intercept_py.wire import codec
 from intercept_py.wire.commands import Judge, Settle
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 
+_ALLOW = Effect.ALLOW  # members of an enum are slow to look up
 _KEPT_REQUESTS = 256
 _LONGEST_EXAMINED = 1024 * 1024
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What becomes of one judged message: `denial` None lets it go on. `receipt` is what it was charged."""
+    """What becomes of one judged message: `denial` None lets it go on.
+
+    The rest is for its end: `since` on the timer, what its outcome record repeats and looks for, what a refund needs.
+    """
 
     ticket: int
     decision_id: str
-    denial: Denial | None
+    denial: Denial | None = None
+    since: float = 0.0
+    audit: AuditLevel = AuditLevel.METADATA
     receipt: Receipt | None = None
-
-
-class _Open(msgspec.Struct, frozen=True):
-    """An allowed request on its way: what its outcome record repeats and looks for, and what a refund needs."""
-
-    decision_id: str
-    since: float
-    audit: AuditLevel
-    receipt: Receipt | None
-    failure: Failure | None
+    failure: Failure | None = None
 
 
 class Enforcer:
@@ -81,6 +78,7 @@ class Enforcer:
         timer: Callable[[], float],
     ) -> None:
         self._policy = policy
+        self._needs_tools = pdp.needs_tools(policy)
         self._state = state
         self._audit = audit
         self._server = server
@@ -89,7 +87,7 @@ class Enforcer:
         self._timer = timer
         self._session = (caller.session or "")[:16]
         self._count = 0
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Verdict] = {}  # allowed requests on their way
         self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
         self._problem: str | None = None
         self._now = ""
@@ -108,11 +106,12 @@ class Enforcer:
 
     def needs_tool(self, name: str) -> bool:
         """Whether a call of this tool must wait for the server's listing of it; in shadow mode none waits."""
-        return not self._policy.shadow and pdp.match(self._policy, name).needs_tool
+        return self._needs_tools and pdp.match(self._policy, name).needs_tool
 
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self._policy = policy
+        self._needs_tools = pdp.needs_tools(policy)
         self._requests.clear()
 
     # ---- judging
@@ -126,23 +125,26 @@ class Enforcer:
         self._count += 1
         decision_id = f"{self._session}-{self._count}"
         message = judge.message
-        call = None
+        method = str(message.method)
         receipt: Receipt | None = None
         try:
-            if message.method == "tools/call":
+            call = None
+            if method == "tools/call":
                 call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
-            decision, receipt, refusal = self._decide(call, str(message.method))
-            told = judge.upward and message.method not in pdp.LIFECYCLE  # a notification that may have an effect
-            if message.id is not None or told or decision.effect is Effect.DENY:
-                self._record(decision_id, judge, decision, call)
+            decision, receipt, refusal = self._decide(call, method)
+            allowed = decision.effect is _ALLOW
+            # A notification to the server may have an effect.
+            if message.id is not None or not allowed or (judge.upward and method not in pdp.LIFECYCLE):
+                self._record(decision_id, method, message.modern, decision, call)
         except Exception as exc:  # promise 4: any failure while deciding is a denial
             if receipt is not None:
                 self._refund(receipt)
-            decision, receipt, refusal = _failed(exc), None, None
-        if decision.effect is Effect.ALLOW:
+            allowed, decision, receipt, refusal = False, _failed(exc), None, None
+        if allowed:
+            verdict = Verdict(judge.ticket, decision_id, None, self._timer(), decision.audit, receipt, decision.failure)
             if message.id is not None:
-                self._open[judge.ticket] = _Open(decision_id, self._timer(), decision.audit, receipt, decision.failure)
-            return Verdict(judge.ticket, decision_id, None, receipt)
+                self._open[judge.ticket] = verdict
+            return verdict
         finding = decision.finding or Finding("internal_error", "the policy gave no reason")
         retry_after = None if refusal is None else refusal.retry_after
         return Verdict(judge.ticket, decision_id, _denial(decision_id, finding, retry_after))
@@ -151,7 +153,7 @@ class Enforcer:
         if call is None:
             return pdp.judge_method(self._policy, method, method in KNOWN_METHODS), None, None
         decision = pdp.decide(self._policy, call)
-        if decision.effect is Effect.DENY or not decision.charges:
+        if not decision.charges:  # a denial has none
             return decision, None, None
         receipt = self._state.charge(self._server, decision.charges)
         if receipt.shadowed:
@@ -163,8 +165,7 @@ class Enforcer:
         denied = msgspec.structs.replace(decision, effect=Effect.DENY, finding=finding, charges=())
         return denied, None, receipt.refused
 
-    def _record(self, decision_id: str, judge: Judge, decision: Decision, call: ToolCall | None) -> None:
-        method, modern = str(judge.message.method), judge.message.modern
+    def _record(self, decision_id: str, method: str, modern: bool, decision: Decision, call: ToolCall | None) -> None:
         request = self._requests.get((method, modern))
         if request is None:
             era: Literal["legacy", "modern"] = "modern" if modern else "legacy"

@@ -5,7 +5,7 @@ Below: `rules`, `charges`. Above: `pdp`. The result depends on the policy and th
 
 from __future__ import annotations
 
-__all__ = ["NESTED", "Plan", "Step", "glob", "plan_for"]
+__all__ = ["NESTED", "Plan", "Step", "glob", "needs_listing", "plan_for"]
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -93,6 +93,12 @@ def plan_for(policy: Policy, name: str) -> Plan:
     if plans.policy is not policy:
         plans = _latest = _Plans(policy)
     return plans.known.get(name) or plans.make(name)
+
+
+def needs_listing(policy: Policy) -> bool:
+    """Whether the plan of any name could need the server's list of tools."""
+    rules = (rule for entry in policy.entries for rule in entry.rules)
+    return bool(policy.hide) or any(_needs_schema(rule) and not rule.shadow for rule in rules)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

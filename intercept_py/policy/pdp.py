@@ -12,7 +12,7 @@ apart from each other: their reason is the same, their code is for the record.
 
 from __future__ import annotations
 
-__all__ = ["LIFECYCLE", "decide", "judge_method", "match", "unknown_tool_reason"]
+__all__ = ["LIFECYCLE", "decide", "judge_method", "match", "needs_tools", "unknown_tool_reason"]
 
 from typing import Final
 
@@ -22,7 +22,7 @@ from intercept_py.model import AuditLevel, Charge, Decision, Effect, Finding, Js
 from intercept_py.policy.argument_types import compile_types
 from intercept_py.policy.arguments import Declared, Remembered, blank, compile_schema, declare, fold, located, printable
 from intercept_py.policy.charges import merge
-from intercept_py.policy.matching import Plan, Step, glob, plan_for
+from intercept_py.policy.matching import Plan, Step, glob, needs_listing, plan_for
 from intercept_py.policy.paths import walk
 from intercept_py.policy.rules import Condition, Matched, Policy, Rule
 
@@ -69,6 +69,11 @@ _validators = Remembered(compile_schema)
 def match(policy: Policy, name: str) -> Matched:
     """What the policy says about this tool name, remembered for the policy object asked last."""
     return plan_for(policy, name).matched
+
+
+def needs_tools(policy: Policy) -> bool:
+    """Whether there is a tool that cannot be judged without the server's listing of it (see `Matched.needs_tool`)."""
+    return not policy.shadow and needs_listing(policy)
 
 
 def decide(policy: Policy, call: ToolCall) -> Decision:
@@ -123,8 +128,9 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
         outcome = _ask(step, call)
         if outcome is None:
             continue
-        if step.rule.audit is not None and (audit is None or _RANK[step.rule.audit] > _RANK[audit]):
-            audit = step.rule.audit
+        asked = step.rule.audit
+        if asked is not None and (audit is None or _RANK[asked] > _RANK[audit]):
+            audit = asked
         if isinstance(outcome, list):
             charges += outcome
         elif step.shadow:

@@ -66,9 +66,10 @@ KNOWN_METHODS = frozenset(
 
 
 class Incoming(msgspec.Struct):
-    """A checked message from the client. Request: id and method. Notification: method. Response: id alone.
+    """A checked message. Request: id and method. Notification: method. Response: id alone. `line` is its bytes.
 
-    `value` is the decoded message itself, `params` its params ({} when absent), `modern` its era.
+    From the client: `value` is the decoded message itself, `params` its params ({} when absent), `modern` its era. What
+    comes from the server goes on as `line` and has an empty `value`.
     """
 
     value: JsonObject
@@ -76,6 +77,7 @@ class Incoming(msgspec.Struct):
     method: str | None
     params: JsonObject
     modern: bool
+    line: bytes
 
 
 class Denial(msgspec.Struct, frozen=True):
@@ -106,14 +108,14 @@ def parse_client(line: bytes) -> Incoming:
         exc.request_id = codec.peek_id(line)
         raise
     try:
-        return _check(value, large)
+        return _check(line, value, large)
     except ProtocolError as exc:
         if type(value) is dict and "method" in value and is_id(value.get("id")):
             exc.request_id = value["id"]
         raise
 
 
-def _check(value: Json, large: bool) -> Incoming:
+def _check(line: bytes, value: Json, large: bool) -> Incoming:
     if type(value) is not dict:
         what = "a batch (MCP has none since 2025-06-18)" if type(value) is list else "not an object"
         raise ProtocolError(INVALID_REQUEST, f"message is {what}: send one JSON-RPC object per line")
@@ -123,7 +125,7 @@ def _check(value: Json, large: bool) -> Incoming:
         _check_id(value["id"])
     method = value.get("method")
     if method is None and "method" not in value:
-        return Incoming(value, value["id"], None, {}, False)
+        return Incoming(value, value["id"], None, {}, False, line)
     _check_method(method)
     params = value.get("params", {})
     if type(params) is not dict:
@@ -136,7 +138,7 @@ def _check(value: Json, large: bool) -> Incoming:
         _refuse_look_alikes(meta, _META)
     if method == "tools/call":
         _check_call(value, params, large)
-    return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta)
+    return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta, line)
 
 
 def is_id(request_id: Json) -> bool:

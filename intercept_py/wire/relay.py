@@ -53,15 +53,6 @@ class _Pending(msgspec.Struct):
     cancelled: bool = False
 
 
-class _Held(msgspec.Struct):
-    """A message that is being judged. `line` is what to send where it comes from the server, `size` what it takes."""
-
-    message: Incoming
-    line: bytes | None
-    size: int
-    withdrawn: bool = False
-
-
 class _Asked(msgspec.Struct, frozen=True):
     """A request of the server's at the client."""
 
@@ -102,7 +93,8 @@ class Relay:
         self.hidden = hidden
         self.catalogue = catalogue.Catalogue()
         self._last_ticket = 0
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Incoming] = {}  # messages that are being judged
+        self._withdrawn: set[int] = set()  # those of them that the client has cancelled
         self._held_bytes = 0
         self._pending: dict[int, _Pending] = {}
         self._by_client_id: dict[RequestId, int] = {}
@@ -139,7 +131,7 @@ class Relay:
         ticket = self._mint()
         if message.id is not None:
             self._by_client_id[message.id] = ticket
-        self._held[ticket] = _Held(message, None, len(line))
+        self._held[ticket] = message
         self._held_bytes += len(line)
         return [Judge(ticket, message)]
 
@@ -176,7 +168,7 @@ class Relay:
         if ticket is None or request_id is None:
             return [Note("debug", "dropped a cancellation of a request that is not in flight")]
         if ticket in self._held:
-            self._held[ticket].withdrawn = True
+            self._withdrawn.add(ticket)
             del self._by_client_id[request_id]
             return [Withdraw(ticket)]
         self._pending[ticket].cancelled = True
@@ -187,13 +179,13 @@ class Relay:
 
     def decided(self, ticket: int, denial: Denial | None, now: float) -> list[Command]:
         """The answer to a `Judge`: None lets the message go on. `now` (seconds, any clock) starts the wait."""
-        held = self._held.pop(ticket)
-        self._held_bytes -= held.size
-        message = held.message
-        if held.withdrawn:
+        message = self._held.pop(ticket)
+        self._held_bytes -= len(message.line)
+        if ticket in self._withdrawn:
+            self._withdrawn.remove(ticket)
             return [Settle(ticket, "withdrawn")]
-        if held.line is not None:
-            return self._server_decided(ticket, message, held.line, denial, now)
+        if not message.value:
+            return self._server_decided(ticket, message, denial, now)
         if denial is not None:
             if message.id is None:
                 return [Note("warn", f"dropped `{message.method}` from the client: {denial.reason}")]
@@ -206,13 +198,11 @@ class Relay:
                 self._listen(ticket, message)
         return [ToUpstream(codec.encode(message.value))]
 
-    def _server_decided(
-        self, ticket: int, message: Incoming, line: bytes, denial: Denial | None, now: float
-    ) -> list[Command]:
+    def _server_decided(self, ticket: int, message: Incoming, denial: Denial | None, now: float) -> list[Command]:
         if denial is None:
             if message.id is not None:
                 self._asked[message.id] = _Asked(ticket, now)
-            return [ToClient(line)]
+            return [ToClient(message.line)]
         if message.id is None:
             return [Note("warn", f"dropped `{message.method}` from the server: {denial.reason}")]
         del self._asked[message.id]
@@ -333,8 +323,8 @@ class Relay:
             body += b',"id":' + codec.encode(request_id)
         body += b',"method":' + codec.encode(method)
         body += b',"params":' + _one_line(data) + b"}" if data else b"}"
-        message = Incoming({}, None if request_id is msgspec.UNSET else request_id, method, {}, False)
-        self._held[ticket] = _Held(message, body, len(body))
+        message = Incoming({}, None if request_id is msgspec.UNSET else request_id, method, {}, False, body)
+        self._held[ticket] = message
         self._held_bytes += len(body)
         return [*settled, Judge(ticket, message, upward=False)]
 
@@ -369,9 +359,8 @@ class Relay:
         asked = None if request_id is None else self._asked.pop(request_id, None)
         if asked is None:
             raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
-        held = self._held.get(asked.ticket)
-        if held is not None:
-            held.withdrawn = True
+        if asked.ticket in self._held:
+            self._withdrawn.add(asked.ticket)
             raise ProtocolError(INVALID_REQUEST, "the client has not seen the request that it names")
         return params, [Settle(asked.ticket, "cancelled")]
 
