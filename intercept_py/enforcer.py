@@ -175,27 +175,35 @@ class Enforcer:
             self._requests[method, modern] = request
         self._audit.append(decision_record(self._now, decision_id, request, decision, call))
 
-    def commit(self) -> str | None:
-        """Write all records appended since the last commit. A text says why they are not written; then none is."""
+    def commit(self) -> Finding | None:
+        """Keep all charges and write all records since the last commit.
+
+        A finding says why that cannot be: then nothing that was allowed since may go on.
+        """
+        problem = None
+        try:
+            self._state.commit()
+        except Exception as exc:  # promise 4
+            problem = _failed(exc).finding
         try:
             self._audit.flush()
         except AuditError as exc:
-            return str(exc)
-        return None
+            problem = Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
+        return problem
 
     def complaint(self) -> str | None:
         """Why an outcome could not be recorded or a charge not be given back, if that happened since the last call."""
         problem, self._problem = self._problem, None
         return problem
 
-    def retract(self, verdict: Verdict, problem: str) -> Denial:
-        """Turn an allowance that could not be recorded into a denial, and give back what it was charged."""
+    def retract(self, verdict: Verdict, problem: Finding) -> Denial:
+        """Turn an allowance that `commit` could not make sure of into a denial, and give back what it was charged."""
         self._open.pop(verdict.ticket, None)
         if verdict.receipt is not None:
             self._refund(verdict.receipt)
-        return _denial(
-            verdict.decision_id, Finding("audit_unavailable", f"the call cannot be recorded: {problem}"), None
-        )
+        if problem.code != "audit_unavailable":  # else there is no record of the allowance
+            self._append(outcome_record(self._now, verdict.decision_id, "withdrawn", 0))
+        return _denial(verdict.decision_id, problem, None)
 
     def settle(self, settle: Settle, ended: float) -> None:
         """Append how an allowed request ended, `ended` on the timer.
@@ -214,7 +222,9 @@ class Enforcer:
             outcome, more = _examined(settle.result, request.failure)
         if request.audit is AuditLevel.RESPONSE and settle.result:
             more |= self._kept_result(settle.result)
-        record = outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more)
+        self._append(outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more))
+
+    def _append(self, record: bytes) -> None:
         try:
             self._audit.append(record)
         except AuditError as exc:
@@ -251,7 +261,8 @@ class Enforcer:
             self._audit.append(record)
         except AuditError as exc:
             return str(exc)
-        return self.commit()
+        problem = self.commit()
+        return None if problem is None else problem.reason
 
 
 def _failed(exc: Exception) -> Decision:

@@ -137,7 +137,7 @@ class Session:
         batch, self._batch = self._batch, []
         problem = self._enforcer.commit()
         if problem is not None:
-            self._log("error", f"calls are denied because they cannot be recorded: {problem}")
+            self._log("error", f"all calls of a moment are denied: {problem.reason}")
         now = self._clock()
         for judge, verdict in batch:
             denial = verdict.denial
@@ -156,9 +156,10 @@ class Session:
     def rest(self) -> None:
         """Nothing to do for a moment: record how requests ended, which else waits for the next decision's write."""
         self.sent()
-        problem = self._enforcer.commit() or self._enforcer.complaint()
-        if problem is not None:
-            self._log("error", f"outcomes are not recorded: {problem}")
+        problem = self._enforcer.commit()
+        why = self._enforcer.complaint() if problem is None else problem.reason
+        if why is not None:
+            self._log("error", f"what became of calls is not recorded: {why}")
 
     @property
     def judging(self) -> bool:

@@ -57,6 +57,11 @@ class FailingState:
             raise self._error
         self._state.refund(receipt)
 
+    def commit(self) -> None:
+        if self._failing.now():
+            raise self._error
+        self._state.commit()
+
     def close(self) -> None:
         self._state.close()
 

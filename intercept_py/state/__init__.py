@@ -53,6 +53,12 @@ class State(Protocol):
     def refund(self, receipt: Receipt) -> None:
         """Take the charges back: once, and only from the windows that they were made in."""
 
+    def commit(self) -> None:
+        """Make sure of all charges and refunds since the last commit: nothing they allow may go on before that.
+
+        If it raises, none of them was made.
+        """
+
     def close(self) -> None:
         """Let go of the store."""
 

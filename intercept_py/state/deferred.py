@@ -43,6 +43,11 @@ class Deferred:
         """See `State`."""
         (self._state or self._opened()).refund(receipt)
 
+    def commit(self) -> None:
+        """See `State`."""
+        if self._state is not None:
+            self._state.commit()
+
     def close(self) -> None:
         """See `State`. Closing what was never opened does nothing."""
         if self._state is not None:

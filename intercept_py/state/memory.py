@@ -275,6 +275,9 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 counter, mark, amount = token.pop()
                 counter.take(mark, amount)
 
+    def commit(self) -> None:
+        """Nothing is left to do: what was charged is charged."""
+
     def close(self) -> None:
         """Forget everything."""
         self.reset()

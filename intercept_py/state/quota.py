@@ -57,6 +57,9 @@ class Atomic(Protocol):
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, see `State.refund`."""
 
+    def commit(self) -> None:
+        """Make sure of what was done since the last commit, see `State.commit`."""
+
     def close(self) -> None:
         """Let go of the store."""
 
@@ -91,6 +94,15 @@ class Quota:
             raise
         except Exception as exc:
             raise StateError(f"counters cannot be refunded: {_name(exc)}") from exc
+
+    def commit(self) -> None:
+        """See `State`."""
+        try:
+            self._storage.commit()
+        except StateError:
+            raise
+        except Exception as exc:
+            raise StateError(f"counters cannot be kept: {_name(exc)}") from exc
 
     def close(self) -> None:
         """Let go of the store."""

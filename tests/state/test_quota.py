@@ -29,6 +29,9 @@ class Recorder:
         if self.fault is not None:
             raise self.fault
 
+    def commit(self) -> None:
+        self.refund_all(None)
+
     def close(self) -> None:
         pass
 
