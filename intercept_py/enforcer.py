@@ -243,8 +243,10 @@ class Enforcer:
     def _refund(self, receipt: Receipt) -> None:
         try:
             self._state.refund(receipt)
-        except StateError as exc:  # over-counting is tolerable (promise 5), so nobody else needs to know
-            self._problem = str(exc)
+        except Exception as exc:  # over-counting is tolerable (promise 5), so nobody else needs to know
+            self._problem = (
+                f"a charge cannot be given back ({exc if isinstance(exc, StateError) else type(exc).__name__})"
+            )
 
     # ---- the session's own records
 
