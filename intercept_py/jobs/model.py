@@ -6,6 +6,7 @@ Above: everything else in `jobs`.
 from __future__ import annotations
 
 __all__ = [
+    "OWN_EVENTS",
     "TERMINAL",
     "Cancel",
     "CancelResult",
@@ -37,7 +38,9 @@ TERMINAL: frozenset[Status] = frozenset(
 )
 """Written once, and only when no process of the job exists any more."""
 
-EndedBy: TypeAlias = Literal["exit", "cancel", "timeout", "server_shutdown", "server_died", "spawn_error", "ttl"]
+EndedBy: TypeAlias = Literal[
+    "exit", "cancel", "timeout", "server_shutdown", "server_died", "supervisor_died", "spawn_error", "ttl"
+]
 
 CancelResult: TypeAlias = Literal[
     "cancelled",
@@ -50,6 +53,10 @@ CancelResult: TypeAlias = Literal[
 ]
 """`cancelled`: no process is left. `finished_first`: it ended by itself meanwhile. `still_stopping`: asked, and not
 gone within the wait. `not_owned`: another server's job."""
+
+
+OWN_EVENTS = frozenset(("queued", "status", "late_output"))
+"""Types of events that only the engine writes; all others are a job's or a dialect's own."""
 
 
 class JobError(Exception):
@@ -101,6 +108,8 @@ class Job(msgspec.Struct, frozen=True):
     """A job as the store knows it. Times are seconds since the epoch.
 
     `term_signal` ended its first process, `killed` says that SIGKILL was needed, `mine` that this server runs it.
+    `paused`: queued by a server that died, and never started by another one on its own. `row` is its number in the
+    store.
     """
 
     id: str
@@ -126,6 +135,8 @@ class Job(msgspec.Struct, frozen=True):
     waiting_for: str | None = None
     error: str | None = None
     mine: bool = False
+    paused: bool = False
+    row: int = 0
 
 
 class Event(msgspec.Struct, frozen=True):
