@@ -1,0 +1,47 @@
+"""What an engine and the workers that run its jobs elsewhere say to each other through Redis.
+
+Both hold a lease on a job, a key that expires: `engine` and `worker`. Who sees the other's lease run out takes it for
+dead. The worker ends the job then, and also when it cannot reach Redis for as long; so a job whose leases have both run
+out is gone, though nobody may be left to say so.
+
+`control` is a list: `cancel`, or `input` and a text. `reports` is a stream whose entries have one field: `started` (a
+process id), `failed` (why it could not be started), `event` (a JSON line of the job), `head` (a piece of output),
+`tail` (as the file has it), `exit` (the supervisor's record; the last one).
+
+Above: `rq_launch` on the engine's side, `rq_worker` on the other.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BEAT", "KEPT", "LEASE", "PYTHON", "RECIPES", "SUPERVISE", "Keys", "job_id"]
+
+from hashlib import sha256
+
+BEAT = 0.5
+"""Seconds between two renewals of a lease."""
+LEASE = 3
+"""Seconds for which one lasts."""
+KEPT = 3600
+"""Seconds after which Redis forgets a job, whatever happened."""
+
+SUPERVISE = "intercept_py.jobs.rq_worker.supervise"
+
+# Stand for what has another path on every machine.
+PYTHON = "{python}"
+RECIPES = "{recipes}"
+
+
+class Keys:
+    """The names of what belongs to the job with this mark."""
+
+    def __init__(self, mark: str) -> None:
+        prefix = f"intercept-jobs:{mark}"
+        self.engine = f"{prefix}:engine"
+        self.worker = f"{prefix}:worker"
+        self.control = f"{prefix}:control"
+        self.reports = f"{prefix}:reports"
+
+
+def job_id(mark: str) -> str:
+    """RQ's id for the job with this mark: letters, digits and dashes are all that it takes."""
+    return f"intercept-{sha256(mark.encode()).hexdigest()[:32]}"
