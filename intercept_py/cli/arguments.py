@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BAD_POLICY", "FAILED", "INTERRUPTED", "NO_INPUT", "OK", "USAGE", "Parser"]
+__all__ = ["BAD_POLICY", "CANNOT_CREATE", "FAILED", "INTERRUPTED", "NO_INPUT", "OK", "USAGE", "Parser"]
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ OK = 0
 FAILED = 1
 USAGE = 64
 NO_INPUT = 66
+CANNOT_CREATE = 73
 BAD_POLICY = 78
 INTERRUPTED = 130
 

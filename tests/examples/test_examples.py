@@ -36,6 +36,7 @@ def test_every_example_is_known_to_these_tests() -> None:
         "mcp/claude.json",
         "mcp/cursor.json",
         "mcp/vscode.json",
+        "servers.yml",
     }
 
 
