@@ -1,0 +1,72 @@
+"""The witness sees what is there, whatever the server would say: processes by their mark, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from intercept_py.jobs import strays
+from intercept_py.jobs.witness import Witness, alive, ancestors
+from tests.support.job_processes import engine, order
+from tests.support.jobs import row_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_is_its_supervisor_its_first_process_and_what_those_started(tmp_path: Path) -> None:
+    witness = Witness(str(tmp_path / "state"))
+    async with engine(tmp_path) as jobs:
+        one = await jobs.start(order("sleep 60", tmp_path), "one")
+        await jobs.start(order("sleep 60", tmp_path), "two")
+        assert witness.leader("one") == one.pid
+        assert one.pid in witness.processes("one")
+        assert len(witness.processes("one")) == 2
+        assert witness.everything() == witness.processes("one") | witness.processes("two")
+        (supervisor,) = witness.processes("one") - {one.pid}
+        assert next(ancestors(one.pid, os.getpid())) == supervisor
+        assert supervisor not in ancestors(supervisor, os.getpid())
+        await jobs.cancel("test", "one")
+        assert witness.processes("one") == set()
+        assert witness.everything() == witness.processes("two") != set()
+    assert witness.everything() == set()
+
+
+async def test_what_outlives_its_server_is_seen(tmp_path: Path) -> None:
+    """As a process would be that a broken engine left behind."""
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order("echo done", tmp_path), "one")
+        await jobs.wait("test", "one", 30)
+    witness, row = Witness(str(tmp_path / "state")), row_of(tmp_path, "one")
+    with sleeping(f"{row['uuid']}/{row['row']}") as left, sleeping("another store/1"):
+        assert witness.everything() == witness.processes("one") == {left}
+
+
+@contextmanager
+def sleeping(mark: str) -> Iterator[int]:
+    """A process that carries the mark of a job."""
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, strays.MARK: mark}) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_of_a_store_that_does_not_exist_yet_there_is_nothing_to_see_and_nothing_is_made(tmp_path: Path) -> None:
+    witness = Witness(str(tmp_path / "state"))
+    assert (witness.leader("one"), witness.processes("one"), witness.everything()) == (0, set(), set())
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/jobs.db").touch()
+    assert (witness.leader("one"), witness.processes("one"), witness.everything()) == (0, set(), set())
+
+
+def test_a_zombie_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-c", "print()"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not alive(process.pid)
+    assert not alive(process.pid)
+    assert alive(os.getpid())
