@@ -17,13 +17,12 @@ from hashlib import sha256
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
-from intercept_py.cli.arguments import BAD_POLICY, USAGE, Parser
+from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, Parser
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import LEVELS, Log
 from intercept_py.state.deferred import Deferred
 from intercept_py.transports.signals import Signals
 
-CANNOT_CREATE = 73
 NOT_FOUND = 127
 
 _MIB = 1024 * 1024
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
     except (StateError, AuditError) as exc:
         log("error", str(exc))
         return CANNOT_CREATE
-    for warning in policy_file.warnings(options.config) + audit.warnings():
+    for warning in policy_file.warnings(options.config) + state.warnings(options.state) + audit.warnings():
         log("warn", warning)
     server = _server_name(command)
     with Signals() as signals:
