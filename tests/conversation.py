@@ -9,12 +9,15 @@ __all__ = ["Conversation", "call", "parse"]
 
 import itertools
 import json
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from intercept_py.audit.log import AuditLog
 from intercept_py.enforcer import Enforcer
+from intercept_py.errors import AuditError
 from intercept_py.log import Log
 from intercept_py.model import Caller
 from intercept_py.policy import loader
@@ -40,6 +43,11 @@ def call(id: Any, tool: str = "cancel_run", arguments: Message | None = None, **
     return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": body}
 
 
+def _close(log: AuditLog) -> None:
+    with suppress(AuditError):
+        log.close()
+
+
 class Conversation:
     """Both ends of one session. `client` and `upstream` hold what each side was sent, in order."""
 
@@ -54,6 +62,7 @@ class Conversation:
     ) -> None:
         self.path = folder / "audit.jsonl"
         log = audit or AuditLog.open(str(self.path))
+        weakref.finalize(self, _close, log)
         self.now = 0.0
         self.client: list[Message] = []
         self.upstream: list[Message] = []

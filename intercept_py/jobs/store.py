@@ -119,6 +119,8 @@ class Store:
         None, and nothing is changed, if not.
         """
         now = time.time()
+        if columns.get("status") in TERMINAL:
+            columns |= {"finished_at": now, "waiting_for": None}
         expected = (expected,) if isinstance(expected, str) else expected
         with self._db.transaction():
             status, last_seq, owner = self._state(row)
@@ -138,7 +140,6 @@ class Store:
     ) -> Event | None:
         """Write a job's last status as `change` does. `data` and `columns` say more than the conclusion."""
         values = msgspec.structs.asdict(conclusion) | (columns or {})
-        values |= {"finished_at": time.time(), "waiting_for": None}
         return self.change(row, expected, "status", {**conclusion.data(), **(data or {})}, **values)
 
     def note(self, row: int, what: str, data: JsonObject) -> Event | None:

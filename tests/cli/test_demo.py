@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import yaml
 
 from intercept_py.cli import demo
 from intercept_py.cli.demo_dialects import DEFAULT, DIALECTS, policy, scale_policy
+from tests.support.jobs import gone
 
 COMMAND = [sys.executable, "-m", "intercept_py", "demo"]
 MARK = "INTERCEPT_DEMO_TEST"
@@ -283,7 +283,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         else:
             assert (process.returncode, err) == (-number, "")
         for pid in marked(mark):
-            wait_for_the_end(pid)
+            gone(pid)
 
 
 def read_until(stream: IO[str] | None, words: str) -> None:
@@ -292,13 +292,3 @@ def read_until(stream: IO[str] | None, words: str) -> None:
         if words in line:
             return
     pytest.fail(f"`{words}` was never printed")
-
-
-def wait_for_the_end(pid: int) -> None:
-    """Return when the process is gone; the test's time limit bounds it."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    select.select([descriptor], [], [])
-    os.close(descriptor)

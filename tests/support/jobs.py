@@ -142,5 +142,7 @@ def gone(pid: int) -> None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    select.select([descriptor], [], [])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
     os.close(descriptor)
