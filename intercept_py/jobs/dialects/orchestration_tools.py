@@ -11,7 +11,7 @@ from mcp_types import Tool, ToolAnnotations
 
 from intercept_py.model import Json, JsonObject
 
-LISTED = 200
+LISTED = 100
 """The most runs that `list_runs` returns."""
 
 TYPES = (
