@@ -24,6 +24,8 @@ from intercept_py.transports.outlet import Outlet
 from intercept_py.transports.signals import Signals
 
 _CHUNK = 65536
+_BATCH = 32
+"""Lines of the client's that are judged and recorded together; the server works on them while the next are judged."""
 _HIGH_WATER = 1024 * 1024
 _CROWDED = 16 * _HIGH_WATER
 """Over so many bytes for the server, it gets no more answers to its own questions."""
@@ -185,7 +187,10 @@ class Stdio:
         if data is None:
             return
         if data:
-            self._session.from_client(self._from_client.feed(data), self._limit)
+            lines = self._from_client.feed(data)
+            for start in range(0, len(lines), _BATCH):
+                self._session.from_client(lines[start : start + _BATCH], self._limit)
+                self._flush()
             return
         self._client_open = False
         self._changed = True
