@@ -1,19 +1,19 @@
 """What an engine and the workers that run its jobs elsewhere say to each other through Redis.
 
-Both hold a lease on a job, a key that expires: `engine` and `worker`. Who sees the other's lease run out takes it for
-dead. The worker ends the job then, and also when it cannot reach Redis for as long; so a job whose leases have both run
-out is gone, though nobody may be left to say so.
+Both hold a lease on a job, a key that expires: `engine` and `worker`. A worker that sees the engine's lease run out, or
+that could not renew its own in time (by its own clock, whatever Redis does), lets the job's lifeline go; the job has
+ended `KILL` seconds later. An engine that sees the worker's lease run out waits for so long, and then knows.
 
 `control` is a list: `cancel`, or `input` and a text. `reports` is a stream whose entries have one field: `started` (a
-process id), `failed` (why it could not be started), `event` (a JSON line of the job), `head` (a piece of output),
-`tail` (as the file has it), `exit` (the supervisor's record; the last one).
+process id; always the first), `failed` (why it could not be started), `event` (a JSON line of the job), `head` (a piece
+of output), `tail` (as the file has it), `exit` (the supervisor's record; always the last).
 
 Above: `rq_launch` on the engine's side, `rq_worker` on the other.
 """
 
 from __future__ import annotations
 
-__all__ = ["BEAT", "KEPT", "LEASE", "PYTHON", "RECIPES", "SUPERVISE", "Keys", "job_id"]
+__all__ = ["BEAT", "KEPT", "KILL", "LEASE", "PYTHON", "RECIPES", "SUPERVISE", "Keys", "job_id"]
 
 from hashlib import sha256
 
@@ -21,14 +21,16 @@ BEAT = 0.5
 """Seconds between two renewals of a lease."""
 LEASE = 3
 """Seconds for which one lasts."""
+KILL = 2.0
+"""Seconds that a supervisor takes at most to end its job once the lifeline has gone."""
 KEPT = 3600
 """Seconds after which Redis forgets a job, whatever happened."""
 
 SUPERVISE = "intercept_py.jobs.rq_worker.supervise"
 
-# Stand for what has another path on every machine.
-PYTHON = "{python}"
-RECIPES = "{recipes}"
+# Stand for what has another path on every machine. No argument of a command can hold a NUL.
+PYTHON = "\0python"
+RECIPES = "\0recipes"
 
 
 class Keys:

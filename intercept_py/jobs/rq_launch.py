@@ -1,6 +1,6 @@
 """Starts jobs on other machines: RQ places each with a worker, and Redis carries what the two sides say (`rq_keys`).
 
-Below: `launch`, `rq_keys`; `rq`, `redis`. Above: the engine, which stays the only one to say what became of a job.
+Below: `launch`, `rq_keys`, `rq_connection`; `rq`, `redis`. Above: the engine, which alone says what became of a job.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 import redis
-import redis.asyncio
 from redis.exceptions import RedisError
-from rq import Queue
+from rq import Queue, Worker
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
@@ -27,13 +26,12 @@ from intercept_py.jobs import recipe_programs
 from intercept_py.jobs.launch import LocalLauncher, Work, start_fault
 from intercept_py.jobs.model import JobError
 from intercept_py.jobs.remains import Exit, decode_exit
-from intercept_py.jobs.rq_keys import BEAT, KEPT, LEASE, PYTHON, RECIPES, SUPERVISE, Keys, job_id
-from intercept_py.jobs.rq_worker import connect
+from intercept_py.jobs.rq_connection import connect, connect_async
+from intercept_py.jobs.rq_keys import BEAT, KEPT, KILL, LEASE, PYTHON, RECIPES, SUPERVISE, Keys, job_id
 
 _SPAWN_SECONDS = 30.0
-_KILL_SECONDS = 2.0
-"""What a supervisor takes at most to end a job whose worker is gone."""
 _LAST_RESORT_SECONDS = 3.0
+_END_SECONDS = 3.0
 
 
 class RqLauncher:
@@ -42,7 +40,7 @@ class RqLauncher:
     def __init__(self, url: str, queue: str) -> None:
         """Raises `JobError` (`redis`) for an URL that is none."""
         self._sync = connect(url)
-        self._redis = redis.asyncio.Redis.from_url(url)
+        self._redis = connect_async(url)
         self._queue = Queue(queue, connection=self._sync, serializer=JSONSerializer)
 
     async def check(self) -> None:
@@ -63,12 +61,18 @@ class RqLauncher:
         except BaseException as exc:
             await asyncio.shield(self._withdraw(job, work))
             if isinstance(exc, TimeoutError):
-                text = f"no worker of queue `{self._queue.name}` started the job within {_SPAWN_SECONDS:g} s"
-                raise JobError("spawn", f"{text}: start one with `intercept-py jobs worker`") from None
+                raise JobError("spawn", await asyncio.to_thread(self._why_nobody_came)) from None
             if isinstance(exc, RedisError):
                 raise JobError("spawn", f"cannot place the job: Redis: {exc}") from None
             raise
         return job
+
+    def _why_nobody_came(self) -> str:
+        text = f"no worker of queue `{self._queue.name}` took the job within {_SPAWN_SECONDS:g} s"
+        with suppress(RedisError):
+            if number := Worker.count(connection=self._sync, queue=self._queue):
+                return f"{text}: {number} are busy; start more, or run fewer jobs at once (--max-running)"
+        return f"{text}: start one with `intercept-py jobs worker`"
 
     async def clear(self, mark: str, directory: str) -> Exit | None:
         """See `Launcher`. What may run here, because the dead server had no workers, is ended too."""
@@ -83,6 +87,8 @@ class RqLauncher:
             raise TimeoutError from None
         if last and b"exit" in last[0][1]:
             return decode_exit(last[0][1][b"exit"])
+        if last:
+            await asyncio.sleep(KILL)  # the worker could not say that it ended the job, so its lease ran out
         return await LocalLauncher().clear(mark, directory)
 
     async def close(self) -> None:
@@ -106,10 +112,11 @@ class RqLauncher:
 
     async def _withdraw(self, job: Remote, work: Work) -> None:
         """It has not started: see to it that it does not, or is gone again."""
-        job.let_go()
+        job.abandon()
         with suppress(RedisError, TimeoutError):
             await asyncio.to_thread(self._unqueue, work)
             await self.clear(work.mark, work.directory)
+        await job.end()
 
     def _unqueue(self, work: Work) -> None:
         with suppress(NoSuchJobError):
@@ -119,30 +126,32 @@ class RqLauncher:
 class Remote:
     """A job that a worker runs."""
 
-    def __init__(self, connection: redis.asyncio.Redis, sync: redis.Redis, work: Work) -> None:
+    def __init__(self, connection: Any, sync: redis.Redis, work: Work) -> None:
         self.pid = 0
         self._redis = connection
         self._sync = sync
         self._work = work
         self._keys = Keys(work.mark)
-        self._last = "0"
+        self._read = "0"
+        self._unheard: list[tuple[str, bytes]] = []
         self._exit: Exit | None = None
+        self._wanted = True
+        self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeper: asyncio.Task[None] | None = None
 
     async def lease(self) -> None:
         """Begin to hold our lease."""
         await self._redis.set(self._keys.engine, "1", ex=LEASE)
-        self._keeper = self._soon(self._keep())
+        self._soon(self._keep())
 
     async def begin(self) -> None:
         """Wait for the first report."""
-        while True:
-            for word, data in await self._reports():
-                if word == "failed":
-                    raise start_fault(self._work, data.decode())
-                self.pid = int(data)
-                return
+        while not self._unheard:
+            self._unheard = await self._reports()
+        word, data = self._unheard.pop(0)
+        if word == "failed":
+            raise start_fault(self._work, data.decode())
+        self.pid = int(data)
 
     def cancel(self) -> None:
         self._soon(self._push(b"cancel"))
@@ -152,25 +161,25 @@ class Remote:
         self._soon(self._push(b"input " + text.encode() + b"\n"))
 
     def abandon(self) -> None:
-        self.let_go()
-
-    def let_go(self) -> None:
-        """Give up our lease: the worker ends the job."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        self._wanted = False
         self._soon(self._drop())
 
     async def events(self) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
-        gone_at = clock() + LEASE + _KILL_SECONDS
+        gone_at = clock() + LEASE + KILL
         while self._exit is None and clock() < gone_at:
             try:
-                reports = await self._reports()
+                reports = self._unheard or await self._reports()
                 alive = reports or await self._redis.exists(self._keys.worker)
-            except RedisError:  # perhaps the worker cannot reach it either, and ends the job
+            except RedisError:
+                if clock() > gone_at - KILL and self._wanted:
+                    # Perhaps only we cannot reach it. Without our lease the worker ends the job, once it has seen that.
+                    self._wanted = False
+                    gone_at = clock() + LEASE + BEAT + KILL
                 await asyncio.sleep(BEAT)
                 continue
-            gone_at = clock() + LEASE + _KILL_SECONDS if alive else min(gone_at, clock() + _KILL_SECONDS)
+            gone_at = clock() + LEASE + KILL if alive else min(gone_at, clock() + KILL)
+            self._unheard = []
             for word, data in reports:
                 if word == "event":
                     yield data
@@ -178,9 +187,10 @@ class Remote:
                     self._keep_report(word, data)
 
     async def end(self) -> Exit | None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._wanted = False
+        self._over.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_END_SECONDS)
         with suppress(RedisError):
             await self._redis.delete(self._keys.engine, self._keys.control, self._keys.reports)
         return self._exit
@@ -201,44 +211,49 @@ class Remote:
                 file.write(data)
 
     async def _reports(self) -> list[tuple[str, bytes]]:
-        """What the worker has said since, after a moment at most."""
-        found: Any = await self._redis.xread({self._keys.reports: self._last}, block=int(BEAT * 1000))
-        reports = []
-        for _, entries in found:
-            for number, entry in entries:
-                self._last = number
-                reports += [(word.decode(), data) for word, data in entry.items()]
-        return reports
+        """What the worker has said since, after a moment at most. Redis need not keep what we have read."""
+        found = await self._redis.xread({self._keys.reports: self._read}, block=int(BEAT * 1000))
+        entries = [entry for _, entries in found for entry in entries]
+        if entries:
+            self._read = entries[-1][0]
+            await self._redis.xtrim(self._keys.reports, minid=self._read, approximate=False)
+        return [(word.decode(), data) for _, entry in entries for word, data in entry.items()]
 
     async def _keep(self) -> None:
-        while True:
+        while self._wanted:
             with suppress(RedisError):
                 await self._redis.set(self._keys.engine, "1", ex=LEASE)
-            await asyncio.sleep(BEAT)
+            await self._pause(BEAT)
+        await self._drop()
 
     async def _drop(self) -> None:
         with suppress(RedisError):
             await self._redis.delete(self._keys.engine)
 
     async def _push(self, said: bytes) -> None:
-        while True:
+        while not self._over.is_set():
             try:
                 await self._redis.rpush(self._keys.control, said)
                 await self._redis.expire(self._keys.control, KEPT)
             except RedisError:
-                await asyncio.sleep(BEAT)
+                await self._pause(BEAT)
             else:
                 return
 
     async def _insist(self) -> None:
         """A worker that does not react is told by RQ itself to kill the process that holds the lifeline."""
-        await asyncio.sleep(self._work.grace + _LAST_RESORT_SECONDS)
-        with suppress(RedisError, InvalidJobOperation, NoSuchJobError):
-            stop = job_id(self._work.mark)
-            await asyncio.to_thread(send_stop_job_command, self._sync, stop, JSONSerializer)
+        await self._pause(self._work.grace + _LAST_RESORT_SECONDS)
+        if not self._over.is_set():
+            with suppress(RedisError, InvalidJobOperation, NoSuchJobError):
+                stop = job_id(self._work.mark)
+                await asyncio.to_thread(send_stop_job_command, self._sync, stop, JSONSerializer)
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task

@@ -2,14 +2,15 @@
 
 The worker's process for one RQ job holds the supervisor's lifeline, so however that process ends, the job ends too.
 
-Below: `supervisor`, `rq_keys`; `rq`, `redis`. Above: `rq worker`.
+Below: `supervisor`, `rq_keys`, `rq_connection`; `rq`, `redis`. Above: `placing`, and RQ, which calls `supervise`.
 """
 
 from __future__ import annotations
 
-__all__ = ["connect", "supervise", "work"]
+__all__ = ["supervise", "work"]
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,24 +26,21 @@ from rq.serializers import JSONSerializer
 
 from intercept_py.jobs import recipe_programs, strays, supervisor
 from intercept_py.jobs.model import JobError
+from intercept_py.jobs.rq_connection import bounded, connect
 from intercept_py.jobs.rq_keys import BEAT, KEPT, LEASE, PYTHON, RECIPES, Keys
 
+WORKER = "INTERCEPT_JOB_WORKER"
+"""In the environment of what a worker runs: whose lease says whether it may."""
 _CHUNK = 64 * 1024
-
-
-def connect(url: str) -> Redis:
-    """A client, which connects when it is used. Raises `JobError` (`redis`) for an URL that is none."""
-    try:
-        return Redis.from_url(url)
-    except ValueError:
-        text = "the URL of Redis is not one: write redis://HOST:PORT/NUMBER"  # it may hold a password
-        raise JobError("redis", text) from None
+_TICK = 0.1
 
 
 def work(url: str, queue: str) -> None:
     """Be a worker until SIGTERM or SIGINT. Raises `JobError` (`redis`) if Redis cannot be used."""
     connection = connect(url)
     try:
+        connection.ping()
+        _sweep(connection)
         worker = Worker([Queue(queue, connection=connection, serializer=JSONSerializer)], serializer=JSONSerializer)
         worker.work(logging_level="WARNING")
     except RedisError as exc:
@@ -55,12 +53,36 @@ def supervise(mark: str, command: list[str], cwd: str, options: list[str]) -> No
     """Run one job to its end. `options` are the supervisor's: grace, timeout, and how much output to keep."""
     job = get_current_job()
     assert job is not None
-    with tempfile.TemporaryDirectory(prefix="intercept-job-") as directory:
-        _Placed(job.connection, mark, directory).run(command, cwd, options)
+    connection = bounded(job.connection)
+    try:
+        _sweep(connection)
+        with tempfile.TemporaryDirectory(prefix="intercept-job-") as directory:
+            _Placed(connection, mark, directory).run(command, cwd, options)
+    finally:
+        connection.close()
+
+
+def _sweep(connection: Redis) -> None:
+    """End what is left of jobs whose worker died together with their supervisor: nobody has a lease on them."""
+    for mark in _marks():
+        if not connection.exists(Keys(mark).worker):
+            strays.kill(mark)
+
+
+def _marks() -> set[str]:
+    """Of all jobs that a worker has started on this machine (Linux)."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            for entry in file.read().split(b"\0"):
+                name, _, value = entry.partition(b"=")
+                if name == WORKER.encode():
+                    found.add(value.decode())
+    return found
 
 
 class _Placed:
-    """One job here. Two threads: one reads what the supervisor reports, one listens and keeps the lease."""
+    """One job here. One thread reads what the supervisor reports, one talks to Redis, and one watches our lease."""
 
     def __init__(self, redis: Redis, mark: str, directory: str) -> None:
         self._redis = redis
@@ -70,51 +92,65 @@ class _Placed:
         self._sent = 0
         self._tail = b""
         self._sending = threading.Lock()
+        self._started = False
         self._over = threading.Event()
-        self._process: subprocess.Popen[bytes]
+        self._leased_until = 0.0
+        self._lifeline: socket.socket
 
     def run(self, command: list[str], cwd: str, options: list[str]) -> None:
+        asked = time.monotonic()
         if not self._redis.exists(self._keys.engine) or not self._redis.set(self._keys.worker, "1", nx=True, ex=LEASE):
             return  # nobody waits for it any more, or somebody has it already
-        places = {PYTHON: sys.executable, RECIPES: recipe_programs.__file__}
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-E", supervisor.__file__, self._directory, cwd, *options]
-            + [places.get(word, word) for word in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, strays.MARK: self._mark},
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        listener = threading.Thread(target=self._listen)
-        listener.start()
+        self._leased_until = asked + LEASE
+        process, reports = self._start(command, cwd, options)
+        threads = [threading.Thread(target=run) for run in (self._listen, self._guard)]
+        for thread in threads:
+            thread.start()
         last = b""
         try:
-            for line in iter(self._process.stdout.readline, b""):
+            for line in iter(reports.readline, b""):
                 word, _, rest = line.rstrip(b"\n").partition(b" ")
                 if word == b"exit":
                     last = rest
                 else:
                     self._report(word.decode(), rest)
+                    self._started = True
         finally:
-            self._release()
-            self._process.wait()
-            self._process.stdout.close()
-            strays.kill(self._mark)  # should the supervisor have been killed, the job must not outlive it
+            self._let_go()
+            status = process.wait()
+            reports.close()
+            gone = strays.kill(self._mark)  # should the supervisor have been killed, the job must not outlive it
             self._push_output()
-            if last:
+            if last and status == 0 and gone:
                 self._report("exit", last)
             self._over.set()
             self._wake()
-            listener.join()
-            with suppress(RedisError):
-                self._redis.delete(self._keys.worker, self._keys.control)
+            for thread in threads:
+                thread.join()
+            if gone:
+                with suppress(RedisError):
+                    self._redis.delete(self._keys.worker, self._keys.control)
+
+    def _start(self, command: list[str], cwd: str, options: list[str]) -> tuple[subprocess.Popen[bytes], Any]:
+        """Start the supervisor. Sockets, since a job could open our end of a pipe through /proc."""
+        places = {PYTHON: sys.executable, RECIPES: recipe_programs.__file__}
+        program = [sys.executable, "-I", "-S", "-E", supervisor.__file__, self._directory, cwd, *options]
+        self._lifeline, lifeline = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        with lifeline, theirs, ours:
+            process = subprocess.Popen(
+                program + [places.get(word, word) for word in command],
+                stdin=lifeline.fileno(),
+                stdout=theirs.fileno(),
+                env={**os.environ, strays.MARK: self._mark, WORKER: self._mark},
+                start_new_session=True,
+            )
+            return process, ours.makefile("rb")
 
     # What the supervisor says
 
     def _report(self, word: str, data: bytes) -> None:
-        with suppress(RedisError):  # then the leases run out, and it ends
+        with suppress(RedisError):  # then our lease runs out, and the job ends
             self._redis.xadd(self._keys.reports, {word: data})
             self._redis.expire(self._keys.reports, KEPT)
 
@@ -134,28 +170,34 @@ class _Placed:
     # What the engine says
 
     def _listen(self) -> None:
-        heard = time.monotonic()
         while not self._over.is_set():
             try:
                 if not self._beat():
-                    break  # the engine is gone, or wants no job any more
-                heard = time.monotonic()
+                    self._let_go()  # the engine is gone, or wants no job any more
+                    self._over.wait()
             except RedisError:
-                if time.monotonic() - heard > LEASE:
-                    break
-                time.sleep(BEAT)
-        self._release()
+                self._over.wait(BEAT)
 
     def _beat(self) -> bool:
         """Renew our lease, look at the engine's, send output, and wait a moment for a command."""
+        asked = time.monotonic()
         self._redis.set(self._keys.worker, "1", ex=LEASE)
+        self._leased_until = asked + LEASE
         if not self._redis.exists(self._keys.engine):
             return False
-        self._push_output()
+        if self._started:
+            self._push_output()
         found: Any = self._redis.blpop([self._keys.control], timeout=BEAT)
         if found is not None:
             self._tell(found[1])
         return True
+
+    def _guard(self) -> None:
+        """Nothing here waits for Redis: whatever it does, a job does not outlive our lease."""
+        while not self._over.wait(_TICK):
+            if time.monotonic() > self._leased_until:
+                self._let_go()
+                return
 
     def _wake(self) -> None:
         """Have the listener look whether it is over."""
@@ -167,12 +209,11 @@ class _Placed:
             return
         word, _, rest = said.partition(b" ")
         line = b"input %d\n%b" % (len(rest), rest) if word == b"input" else b"cancel\n"
-        assert self._process.stdin is not None
-        with suppress(OSError, ValueError):  # it has ended
-            self._process.stdin.write(line)
+        with suppress(OSError):  # it has ended
+            self._lifeline.sendall(line)
 
-    def _release(self) -> None:
+    def _let_go(self) -> None:
         """Let go of the lifeline: the supervisor ends the job, if it has not ended."""
-        assert self._process.stdin is not None
         with suppress(OSError):
-            self._process.stdin.close()
+            self._lifeline.shutdown(socket.SHUT_RDWR)
+        self._lifeline.close()

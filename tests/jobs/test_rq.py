@@ -206,7 +206,7 @@ def test_without_a_worker_nothing_starts_and_nothing_is_left_in_the_queue(
     monkeypatch.setattr(rq_launch, "_SPAWN_SECONDS", 0.5)
 
     async def scene(remote: Remote) -> None:
-        with pytest.raises(JobError, match=r"no worker of queue `nobody` started the job within 0.5 s: start one with"):
+        with pytest.raises(JobError, match=r"no worker of queue `nobody` took the job within 0.5 s: start one with"):
             await remote.start("sleep 60")
         assert remote.engine.get(KIND, "job") is None
 
@@ -282,6 +282,35 @@ def test_workers_that_cannot_reach_redis_end_their_job(tmp_path: Path) -> None:
             info: Any = client.info("server")
         server = Victim(info["process_id"])
         play(url, tmp_path, "cut", scene)
+
+
+def test_workers_that_wait_for_a_redis_that_hangs_end_their_job_before_anybody_says_so(tmp_path: Path) -> None:
+    async def scene(remote: Remote) -> None:
+        job = await remote.start("sleep 60")
+        os.kill(server, signal.SIGSTOP)
+        try:
+            ended = await remote.end()
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert ended.status == "lost"
+        assert marked(remote.engine, job) == []
+
+    with redis_server.running(tmp_path / "redis") as url, workers(url, "hang", 1):
+        with redis.Redis.from_url(url) as client:
+            info: Any = client.info("server")
+        server = info["process_id"]
+        play(url, tmp_path, "hang", scene)
+
+
+def test_many_short_jobs_all_end(url: str, tmp_path: Path) -> None:
+    async def scene(remote: Remote) -> None:
+        await asyncio.gather(*(remote.start(f"echo {number}", f"job{number}") for number in range(40)))
+        for number in range(40):
+            assert (await remote.end(f"job{number}")).status == "succeeded"
+            assert remote.engine.output(KIND, f"job{number}").head == f"{number}\n".encode()
+
+    with workers(url, "many", 3):
+        play(url, tmp_path, "many", scene, max_running=3)
 
 
 class Victim:
