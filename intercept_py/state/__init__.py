@@ -6,7 +6,7 @@ import, so nothing of it is imported before state is opened.
 
 from __future__ import annotations
 
-__all__ = ["SCHEMES", "Receipt", "Refusal", "State", "check", "open_state"]
+__all__ = ["SCHEMES", "Receipt", "Refusal", "State", "check", "open_state", "warnings"]
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,8 +18,29 @@ import msgspec
 from intercept_py.errors import StateError
 from intercept_py.model import Charge
 
-SCHEMES: Mapping[str, str] = {"memory": "intercept_py.state.memory"}
+_REDIS = "intercept_py.state.redis"
+_SQLITE = "intercept_py.state.sqlite"
+SCHEMES: Mapping[str, str] = {
+    "memory": "intercept_py.state.memory",
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+unix": _REDIS,
+    "unix": _REDIS,
+    "sqlite": _SQLITE,
+}
 """URL scheme to the module whose `open_state(url, prefix)` opens it."""
+
+_CHECKS: Mapping[str, str] = {
+    _REDIS: "intercept_py.state.redis_address",
+    _SQLITE: "intercept_py.state.sqlite_file",
+}
+"""Such a module to the one whose `check(url)` tells mistakes in a URL without opening anything."""
+
+_REFUSED: Mapping[str, str] = {
+    "memcached": "it cannot charge several counters at once, and holds no exact decimals: use `redis:`",
+    "redis+cluster": "the counters of a call are charged together, on one node: name a Redis that stands alone",
+    "redis+sentinel": "a failover may forget charges of calls that were allowed: name the primary, with `redis:`",
+}
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -45,7 +66,11 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class State(Protocol):
-    """Counters, charged all or nothing. Every method raises `StateError` and nothing else; then nothing was changed."""
+    """Counters, charged all or nothing. Every method raises `StateError` and nothing else; then nothing was changed.
+
+    Only where a store does not answer, what it was asked to charge may have been charged, and stays so. It is an
+    `UnavailableError` where the store cannot be used, whatever it is asked.
+    """
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
         """Make every charge, or none if one that is not in shadow mode does not fit. Charges to one key add up."""
@@ -67,15 +92,32 @@ class _Backend(Protocol):
     def open_state(self, url: str, prefix: str) -> State: ...
 
 
+class _Check(Protocol):
+    def check(self, url: str) -> None: ...
+
+
 def check(url: str) -> str:
-    """The module that opens `url`. Raises `StateError` for a kind of store that there is none for."""
+    """The module that opens `url`. Raises `StateError` for a kind of store that there is none for, or a bad URL."""
     scheme = url.partition(":")[0]
     module = SCHEMES.get(scheme)
+    if scheme in _REFUSED:
+        raise StateError(f"state of kind `{scheme}` is not supported: {_REFUSED[scheme]}")
     if module is None:
         # The URL itself may hold a password.
         known = ", ".join(f"`{name}:`" for name in SCHEMES)
         raise StateError(f"state of kind `{scheme[:32]}` is not supported: use {known}")
+    if module in _CHECKS:
+        cast(_Check, import_module(_CHECKS[module])).check(url)
     return module
+
+
+def warnings(url: str) -> list[str]:
+    """What a person should know about the store that `check` has looked at: who else may change it."""
+    if check(url) != _SQLITE:
+        return []
+    from intercept_py.state import sqlite_file
+
+    return sqlite_file.warnings(url)
 
 
 def open_state(url: str, *, prefix: str = "") -> State:

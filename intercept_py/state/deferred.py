@@ -8,17 +8,21 @@ from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 
-from intercept_py.errors import StateError
+from intercept_py.errors import StateError, UnavailableError
 from intercept_py.model import Charge
 from intercept_py.state import Receipt, State
 
 
 class Deferred:
-    """A `State` around another one. What opening it raises is raised by every `charge` until opening it succeeds."""
+    """A `State` around another one. While that cannot be opened every `charge` raises `UnavailableError` and says why.
+
+    It is tried again after `commit` only: a batch of calls must not wait for a store once for each of them.
+    """
 
     def __init__(self, opener: Callable[[], State]) -> None:
         self._opener = opener
         self._state: State | None = None
+        self._fault: UnavailableError | None = None
         self._lock = allocate_lock()
 
     def prepare(self) -> None:
@@ -28,11 +32,18 @@ class Deferred:
     def _prepare(self) -> None:
         with suppress(StateError):  # the first charge says so
             self._opened()
+        self._fault = None
 
     def _opened(self) -> State:
         with self._lock:
             if self._state is None:
-                self._state = self._opener()
+                if self._fault is not None:
+                    raise UnavailableError(str(self._fault))
+                try:
+                    self._state = self._opener()
+                except StateError as exc:
+                    self._fault = fault = UnavailableError(str(exc))
+                    raise fault from exc
             return self._state
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
@@ -45,6 +56,7 @@ class Deferred:
 
     def commit(self) -> None:
         """See `State`."""
+        self._fault = None
         if self._state is not None:
             self._state.commit()
 

@@ -23,11 +23,10 @@ from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport
 
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
-from intercept_py.state import Receipt, Refusal, State
+from intercept_py.state import Receipt, State
+from intercept_py.state.counters import LOOK_AHEAD, Fixed, Sliding, grain, too_many, weigh
 from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, minus, plus, steady_clock, window_end
 
-_POINTS = 16_384
-_LOOK_AHEAD = 1_024
 # Members of an enum are slow to look up.
 _FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
 
@@ -37,37 +36,6 @@ def open_state(url: str, prefix: str = "") -> State:
     if url.removeprefix("memory:").strip("/"):
         raise StateError("state in memory has no address: write `memory:`")
     return Quota(MemoryStorage(), prefix)
-
-
-class _Fixed:
-    """A window with an end: `value` counts until `ends`. `window`, if there is one, says where the next one ends."""
-
-    __slots__ = ("ends", "value", "window")
-
-    def __init__(self, ends: int, window: Window | None) -> None:
-        self.ends = ends
-        self.window = window
-        self.value: Number = 0
-
-    def read(self, now: int) -> Number:
-        return self.value if now < self.ends else 0
-
-    def add(self, now: int, amount: Number) -> int:
-        if now >= self.ends and self.window is not None:
-            self.ends, self.value = window_end(self.window, now), 0
-        self.value = plus(self.value, amount)
-        return self.ends
-
-    def take(self, mark: int, amount: Number) -> None:
-        if mark == self.ends:
-            self.value = minus(self.value, amount)
-
-    def wait(self, now: int, fits: Callable[[Number], bool]) -> int | None:
-        """Microseconds until the charge fits, of which `fits` says so for a value of the counter."""
-        return max(self.ends - now, 0) if fits(0) else None
-
-    def dies(self) -> int:
-        return self.ends
 
 
 class _Moving:
@@ -81,7 +49,7 @@ class _Moving:
 
     def __init__(self, window: int) -> None:
         self.window = window
-        self.grain = max(1, window // _POINTS)
+        self.grain = grain(window)
         # Sorted; what lies before `first` no longer counts. Lists: an empty deque takes as much room as 80 points.
         self.points: list[int] = []
         self.amounts: list[Number] = []
@@ -122,7 +90,7 @@ class _Moving:
         if not fits(0):
             return None
         value = self.value
-        for at in range(self.first, min(len(self.points), self.first + _LOOK_AHEAD)):
+        for at in range(self.first, min(len(self.points), self.first + LOOK_AHEAD)):
             value = minus(value, self.amounts[at])
             if fits(value):
                 return self.points[at] - now
@@ -136,69 +104,7 @@ class _Moving:
         return self.points[-1] if self.points else 0
 
 
-class _Sliding:
-    """Two fixed windows; the one before counts with the share of it that the last `window` still covers."""
-
-    __slots__ = ("before", "index", "value", "window")
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.index = 0
-        self.before: Number = 0
-        self.value: Number = 0
-
-    def roll(self, now: int) -> None:
-        index = now // self.window
-        if index > self.index:
-            self.before = self.value if index == self.index + 1 else 0
-            self.index, self.value = index, 0
-
-    def read(self, now: int) -> Number:
-        self.roll(now)
-        return plus(self.value, self.share(self.before, self.window - now % self.window))
-
-    def share(self, amount: Number, rest: int) -> Number:
-        """The share of an amount for `rest` of a window. An int is rounded down, as `limits` does it, a decimal up."""
-        if type(amount) is int:
-            return amount * rest // self.window
-        numerator, denominator = amount.as_integer_ratio()
-        return -(-numerator * rest // (denominator * self.window))
-
-    def add(self, now: int, amount: Number) -> int:
-        self.roll(now)
-        self.value = plus(self.value, amount)
-        return self.index
-
-    def take(self, mark: int, amount: Number) -> None:
-        if mark == self.index:
-            self.value = minus(self.value, amount)
-        elif mark == self.index - 1:
-            self.before = minus(self.before, amount)
-
-    def wait(self, now: int, fits: Callable[[Number], bool]) -> int | None:
-        if not fits(0):
-            return None
-        rest = self.window - now % self.window
-        if fits(self.value):
-            return rest - self._rest(self.before, self.value, rest, fits)
-        return rest + self.window - self._rest(self.value, 0, self.window, fits)
-
-    def _rest(self, before: Number, value: Number, most: int, fits: Callable[[Number], bool]) -> int:
-        """The largest rest of a window, at most `most`, at which the share of `before` fits beside `value`."""
-        low = 0
-        while low < most:
-            middle = (low + most + 1) // 2
-            if fits(plus(value, self.share(before, middle))):
-                low = middle
-            else:
-                most = middle - 1
-        return low
-
-    def dies(self) -> int:
-        return (self.index + 2) * self.window
-
-
-_Counter: TypeAlias = _Fixed | _Moving | _Sliding
+_Counter: TypeAlias = Fixed | _Moving | Sliding
 
 
 class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
@@ -254,17 +160,9 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                     counter = _counter(posting.charge, now)
                     new[key] = table
                 counters[key] = counter
-            shadowed: tuple[Refusal, ...] = ()
-            for posting in postings:
-                charge = posting.charge
-                counter, amount = counters[posting.key], added[posting.key]
-                after = plus(counter.read(now), amount)
-                if after < charge.limit or (charge.inclusive and after == charge.limit):
-                    continue
-                refusal = _refusal(charge, counter, counter.read(now), amount, now)
-                if not charge.shadow:
-                    return Receipt(refused=refusal)
-                shadowed += (refusal,)
+            refused, shadowed = weigh(postings, counters, added, now)
+            if refused is not None:
+                return Receipt(refused=refused)
             return Receipt(None, shadowed, self._commit(counters, added, new, now))
 
     def refund_all(self, token: object) -> None:
@@ -325,10 +223,7 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     def _check_room(self, number: int) -> None:
         if len(self._queue) + number > self._max_keys:
-            raise StateError(
-                f"over {self._max_keys} counters are in use, so that a new one cannot be kept: "
-                "split limits by fewer values (`per`) or use shorter windows"
-            )
+            raise too_many(self._max_keys)
 
     def _sweep(self, number: int, now: int) -> None:
         """Look at so many counters and drop those that have expired. None of them may be about to be charged."""
@@ -372,10 +267,10 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         with self._mutex:
             now = self._now()
             counter = self._fixed.get(key)
-            if not isinstance(counter, _Fixed):
+            if not isinstance(counter, Fixed):
                 self._make_room(1, now)
                 self._check_room(1)
-                counter = _Fixed(now + expiry * SECOND, None)
+                counter = Fixed(now + expiry * SECOND, None)
                 self._keep(self._fixed, key, counter, now)
             elif counter.ends <= now:
                 counter.ends, counter.value = now + expiry * SECOND, 0
@@ -418,7 +313,7 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             now = self._now()
             rest = expiry - now % (expiry * SECOND) / SECOND
             counter = self._sliding.get(key)
-            if not isinstance(counter, _Sliding):
+            if not isinstance(counter, Sliding):
                 return 0, 0.0, 0, rest + expiry
             counter.roll(now)
             return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
@@ -432,17 +327,8 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         return self.charge_all([Posting(key, charge, exact(charge.amount))]).refused is None
 
 
-def _fits(charge: Charge, value: Number) -> bool:
-    return value <= charge.limit if charge.inclusive else value < charge.limit
-
-
-def _refusal(charge: Charge, counter: _Counter, value: Number, added: Number, now: int) -> Refusal:
-    wait = counter.wait(now, lambda rest: _fits(charge, plus(rest, added)))
-    return Refusal(charge, Decimal(value), None if wait is None else wait / SECOND)
-
-
 def _counter(charge: Charge, now: int) -> _Counter:
     """An empty counter of the kind that the charge is for."""
     if charge.strategy is _FIXED:
-        return _Fixed(window_end(charge.window, now), charge.window)
-    return (_Moving if charge.strategy is _MOVING else _Sliding)(charge.window.seconds * SECOND)
+        return Fixed(window_end(charge.window, now), charge.window)
+    return (_Moving if charge.strategy is _MOVING else Sliding)(charge.window.seconds * SECOND)

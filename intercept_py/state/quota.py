@@ -81,8 +81,8 @@ class Quota:
             return self._storage.charge_all([self._posting(server, charge) for charge in charges])
         except StateError:
             raise
-        except Exception as exc:  # a storage has faults of its own kind, and none of them may allow a call
-            raise StateError(f"counters cannot be charged: {_name(exc)}") from exc
+        except Exception as exc:  # a storage has faults of its own kind; what they say may hold argument values
+            raise StateError(f"counters cannot be charged: {type(exc).__name__}") from exc
 
     def refund(self, receipt: Receipt) -> None:
         """Take the charges back: once, and only from the windows that they were made in."""
@@ -93,7 +93,7 @@ class Quota:
         except StateError:
             raise
         except Exception as exc:
-            raise StateError(f"counters cannot be refunded: {_name(exc)}") from exc
+            raise StateError(f"counters cannot be refunded: {type(exc).__name__}") from exc
 
     def commit(self) -> None:
         """See `State`."""
@@ -102,7 +102,7 @@ class Quota:
         except StateError:
             raise
         except Exception as exc:
-            raise StateError(f"counters cannot be kept: {_name(exc)}") from exc
+            raise StateError(f"counters cannot be kept: {type(exc).__name__}") from exc
 
     def close(self) -> None:
         """Let go of the store."""
@@ -130,11 +130,6 @@ class Quota:
         if len(key) > _MAX_KEY:  # no other key has a % that is not followed by a digit
             key = f"%sha256/{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
         return self._prefix + key
-
-
-def _name(exc: Exception) -> str:
-    text = str(exc)
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 def exact(amount: Number) -> Number:

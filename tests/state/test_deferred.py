@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from intercept_py.errors import StateError
+from intercept_py.errors import StateError, UnavailableError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import State, open_state
 from intercept_py.state.deferred import Deferred
@@ -58,6 +58,21 @@ def test_a_store_that_cannot_be_opened_denies_until_it_can() -> None:
 
     state = Deferred(opener)
     for _ in range(2):
-        with pytest.raises(StateError, match="away"):
+        with pytest.raises(UnavailableError, match="away"):
             state.charge("s", LIMIT)
+        state.commit()
     assert state.charge("s", LIMIT).refused is None
+
+
+def test_a_store_that_cannot_be_opened_is_tried_once_for_a_batch_of_calls() -> None:
+    attempts: list[int] = []
+
+    def opener() -> State:
+        attempts.append(1)
+        raise StateError("away")
+
+    state = Deferred(opener)
+    for _ in range(5):
+        with pytest.raises(UnavailableError, match="away"):
+            state.charge("s", LIMIT)
+    assert len(attempts) == 1

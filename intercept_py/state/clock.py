@@ -1,0 +1,38 @@
+"""The clock that all processes on this machine read alike, and that nobody can set."""
+
+from __future__ import annotations
+
+__all__ = ["Timepiece", "this_machine"]
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Timepiece(NamedTuple):
+    """Where time comes from, in microseconds. A store keeps by how much `ticks` lags behind the epoch.
+
+    `ticks` never go back and run during sleep; `boot` names what they count from, empty where that is not known.
+    `wall` is the time since the epoch as the machine believes it; it may be set at any moment.
+    """
+
+    ticks: Callable[[], int]
+    wall: Callable[[], int]
+    boot: str
+
+
+def this_machine() -> Timepiece:
+    """The clocks of this machine. Without a boot id (not Linux) each process starts with the wall clock it finds."""
+    source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    gettime = time.clock_gettime_ns
+    return Timepiece(lambda: gettime(source) // 1000, lambda: time.time_ns() // 1000, _boot())
+
+
+def _boot() -> str:
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""

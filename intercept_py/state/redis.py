@@ -1,0 +1,243 @@
+"""Counters in a Redis that many proxies share: a storage of the `limits` library that can charge several at once.
+
+`limits.storage.RedisStorage` cannot serve here: it has neither refunds nor exact amounts, charges one counter at a
+time, lives by each proxy's own clock, and repeats what may have been done already. Here a call is one script, which
+Redis runs as a whole and by its own clock (`lua/charge.lua`).
+
+Redis's memory is bounded: a moving window keeps at most 16,385 points, a key vanishes after its window, and no counter
+is begun where the database holds `max_keys`. Below: `redis_link`. Above: `Breaker`, `Quota`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RedisStorage", "open_state"]
+
+import os
+import time
+from decimal import Decimal
+from threading import Lock
+from typing import Any
+
+from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
+
+from intercept_py.errors import StateError, UnavailableError
+from intercept_py.model import Charge, Strategy, Window
+from intercept_py.state import Receipt, Refusal, State, redis_address
+from intercept_py.state.breaker import Breaker
+from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, plus
+from intercept_py.state.redis_link import Argument, Link, Script, read_script
+
+CHARGE = read_script("numbers", "windows", "charge")
+REFUND = read_script("numbers", "refund")
+LOOK = read_script("numbers", "windows", "look")
+FORGET = read_script("forget")
+# Members of an enum are slow to look up.
+_FIXED, _MOVING = Strategy.FIXED, Strategy.MOVING
+
+
+def open_state(url: str, prefix: str = "") -> State:
+    """State in the Redis that `url` names. It is first connected to by the first charge."""
+    return Quota(Breaker(RedisStorage(url, prefix=prefix), time.monotonic))
+
+
+class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+    """Counters in Redis. Storages with different prefixes share nothing."""
+
+    STORAGE_SCHEME = ["intercept-redis"]  # noqa: RUF012  declared so by `limits`
+
+    def __init__(
+        self, uri: str | None = None, wrap_exceptions: bool = False, *, prefix: str = "", max_keys: int = 1_000_000
+    ) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._address = redis_address.parse((uri or "").removeprefix("intercept-"))
+        self._link = Link(self._address)
+        self._mutex = Lock()
+        # All keys have what stands in braces in common: they live on one node of whatever stands behind the address.
+        escaped = prefix.replace("%", "%25").replace("}", "%7D")
+        self._store = f"{{intercept:{escaped}}}"
+        self._max_keys = max_keys
+        self._generation = "-"
+        self._candidate = os.urandom(8).hex()
+
+    # What `limits` lacks.
+
+    def charge_all(self, postings: list[Posting]) -> Receipt:
+        """Make all charges or none, see `State.charge`."""
+        added: dict[str, Number] = {}
+        counters: dict[str, Charge] = {}
+        for posting in postings:
+            key = posting.key
+            added[key] = plus(added[key], posting.amount) if key in added else posting.amount
+            counters[key] = posting.charge
+        places = {key: number for number, key in enumerate(added, 1)}
+        words: list[str | int] = []
+        for key, charge in counters.items():
+            words += (_kind(charge.strategy), charge.window.seconds * SECOND, _edge(charge), _text(added[key]))
+        for posting in postings:
+            charge = posting.charge
+            words += (places[posting.key], _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
+        passed, marks = self._charge(list(added), words)
+        shadowed: tuple[Refusal, ...] = ()
+        for number, value, wait in passed:
+            charge = postings[number].charge
+            refusal = Refusal(charge, Decimal(value.decode()), None if wait < 0 else wait / SECOND)
+            if not charge.shadow:
+                return Receipt(refusal)
+            shadowed += (refusal,)
+        token = [
+            (key, _kind(counters[key].strategy), mark, _text(amount))
+            for (key, amount), mark in zip(added.items(), marks[1::2], strict=True)
+            if amount
+        ]
+        return Receipt(None, shadowed, (marks[0], token))
+
+    def refund_all(self, token: object) -> None:
+        """Take back what the receipt with this token charged, unless that was attempted already."""
+        assert isinstance(token, tuple)
+        generation, made = token
+        keys: list[str] = []
+        arguments: list[Argument] = [generation]
+        with self._mutex:
+            # Emptied first: where the answer is lost, a second attempt might refund twice.
+            while made:
+                key, *how = made.pop()
+                keys.append(key)
+                arguments += how
+            if keys:
+                self._run(REFUND, keys, arguments)
+
+    def commit(self) -> None:
+        """Nothing is left to do: what was charged is charged."""
+
+    def close(self) -> None:
+        """Hang up."""
+        with self._mutex:
+            self._link.close()
+
+    def _charge(self, keys: list[str], words: list[str | int]) -> tuple[list[Any], list[str]]:
+        """Which limits are passed, and the generation and marks if the charges were made. Words as in `charge.lua`."""
+        with self._mutex:
+            first = (self._generation, self._candidate, self._max_keys)
+            answer = self._run(CHARGE, keys, [" ".join(map(str, (*first, *words)))])
+            if isinstance(answer, bytes):
+                marks = answer.decode().split()
+                self._learn(marks[0])
+                return [], marks
+            self._learn(answer[0].decode())
+        if len(answer) == 1:
+            raise UnavailableError(
+                f"Redis at {self._address.place} has lost its counters (restarted, flushed or replaced), "
+                "so that limits begin anew: this call is not counted, the next ones are"
+            )
+        if len(answer) == 2:
+            raise StateError(
+                f"over {self._max_keys} keys are in use in the database at {self._address.place}, so that a new "
+                "counter cannot be kept: give counters a database of their own, split limits by fewer values "
+                "(`per`) or use shorter windows"
+            )
+        return answer[1], answer[2].decode().split()
+
+    def _learn(self, generation: str) -> None:
+        self._generation = generation
+        if generation == self._candidate:  # the next store must not pass for this one
+            self._candidate = os.urandom(8).hex()
+
+    def _run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+        """What a script answers that is about counters. Called with the lock held."""
+        store = self._store
+        return self._link.run(script, [store, *[store + key for key in keys]], arguments)
+
+    # What `limits` asks of a storage.
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The faults that `limits` may wrap."""
+        return StateError
+
+    def check(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            self.get("check")
+        except StateError:
+            return False
+        return True
+
+    def reset(self) -> int:
+        """Forget everything; how many keys that was. All who share the store are told that it has lost its counters."""
+        with self._mutex:
+            return int(self._link.run(FORGET, [self._store], ["*"]))
+
+    def clear(self, key: str) -> None:
+        """Forget one key."""
+        with self._mutex:
+            self._run(FORGET, [key], [])
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add to a counter. Its window starts with its first hit, as `limits` defines it."""
+        _, marks = self._charge([key], ["fixed", expiry * SECOND, "first", amount])
+        return int(marks[2])
+
+    def get(self, key: str) -> int:
+        """The value of a counter."""
+        return int(self._look("fixed", key)[1])
+
+    def get_expiry(self, key: str) -> float:
+        """When a counter's window ends."""
+        return float(self._look("fixed", key)[2] / SECOND)
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add to a moving window if it fits."""
+        return self._acquire(_MOVING, key, limit, expiry, amount)
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
+        _, value, ends = self._look("moving", key, expiry)
+        return ends / SECOND - expiry, int(value)
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Add to a sliding window if it fits."""
+        return self._acquire(Strategy.SLIDING, key, limit, expiry, amount)
+
+    def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """The count of the window before and for how long it counts, then the same of the current one."""
+        now, _, before, value = self._look("sliding", key, expiry)
+        rest = expiry - now % (expiry * SECOND) / SECOND
+        return int(before), rest if int(before) else 0.0, int(value), rest + expiry
+
+    def clear_sliding_window(self, key: str, expiry: int) -> None:
+        """Forget one key."""
+        self.clear(key)
+
+    def _look(self, kind: str, key: str, expiry: int = 1) -> Any:
+        with self._mutex:
+            return self._run(LOOK, [key], [kind, expiry * SECOND])
+
+    def _acquire(self, strategy: Strategy, key: str, limit: int, expiry: int, amount: int) -> bool:
+        charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
+        return self.charge_all([Posting(key, charge, exact(charge.amount))]).refused is None
+
+
+def _kind(strategy: Strategy) -> str:
+    return "fixed" if strategy is _FIXED else "moving" if strategy is _MOVING else "sliding"
+
+
+def _edge(charge: Charge) -> str:
+    """How windows align, see `window_end` in `lua/windows.lua` and in `quota`."""
+    calendar = charge.window.calendar
+    return calendar if charge.strategy is _FIXED and calendar in ("week", "month") else "epoch"
+
+
+def _text(number: Number) -> Argument:
+    return number if type(number) is int else format(number, "f")
+
+
+def _limit(limit: Number) -> Argument:
+    """A limit as a text: `-` if nothing fits, `+` if everything does."""
+    if type(limit) is int and limit >= 0:
+        return limit
+    if limit < 0:
+        return "-"
+    return "+" if limit == _NO_LIMIT else _text(limit)
+
+
+_NO_LIMIT = Decimal("Infinity")

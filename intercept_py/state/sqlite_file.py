@@ -1,0 +1,123 @@
+"""Which file `sqlite:` names, who may touch it, and that nobody else can: 0600 in directories 0700, no symbolic link.
+
+Light, because `run` looks here before it starts the server. Above: `sqlite_database`, which opens the file.
+"""
+
+from __future__ import annotations
+
+__all__ = ["check", "explain", "identity", "path_of", "prepare", "shared_path", "warnings"]
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from intercept_py.errors import StateError
+
+_FORMS = "write `sqlite:///path/to/file`, or `sqlite:` for the usual place"
+
+
+def check(url: str) -> None:
+    """Make sure that there is a file that could be used. Raises `StateError` if not."""
+    prepare(path_of(url))
+
+
+def path_of(url: str) -> str:
+    """The absolute path in `sqlite:///path`, or the usual one for `sqlite:`. Raises `StateError` for anything else."""
+    rest = url.partition(":")[2]
+    if rest.startswith("//"):
+        if not rest.startswith("///") and rest != "//":
+            raise StateError(f"state in SQLite is a file on this machine, without a host: {_FORMS}")
+        rest = rest[2:]
+    if "?" in rest or "#" in rest:
+        raise StateError(f"state in SQLite has no options (in a path `?` is `%3F`, `#` is `%23`): {_FORMS}")
+    if not rest.strip("/"):
+        return _default_path()
+    if "%" in rest:
+        from urllib.parse import unquote  # slow to import
+
+        rest = unquote(rest, errors="surrogateescape")
+    if "\0" in rest:
+        raise StateError(f"the path of state in SQLite holds a null character: {_FORMS}")
+    return os.path.abspath("/" + rest.lstrip("/") if rest.startswith("/") else rest)
+
+
+def _default_path() -> str:
+    """`limits.sqlite` where this platform keeps a user's state."""
+    from platformdirs import user_state_dir  # slow to import
+
+    return os.path.join(user_state_dir("intercept-py", appauthor=False), "limits.sqlite")
+
+
+def shared_path(path: str) -> str:
+    """The file beside `path` through which the processes that use it see each other."""
+    return f"{path}-shm"
+
+
+def prepare(path: str) -> None:
+    """Create the file, empty, and its directories, if they are missing. Raises `StateError` if it cannot be used."""
+    try:
+        _make_directory(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _check(path)
+        for beside in (f"{path}-wal", shared_path(path)):
+            with suppress(FileNotFoundError):
+                _check(beside)
+    except OSError as exc:
+        raise StateError(f"cannot open state file `{path}`: {explain(exc)}") from exc
+
+
+def _make_directory(path: str) -> None:
+    if not os.path.isdir(path):
+        _make_directory(os.path.dirname(path))
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def _check(path: str) -> None:
+    """Only looks: whoever opens and closes a file loses this process's locks on it."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise StateError(f"state file `{path}` is a symbolic link: name the file that it points to")
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise StateError(f"state file `{path}` is {kind}: name a regular file")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StateError(f"state file `{path}` may not be written: name a file that this user may write")
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """What tells this file from another one at the same path; None where none can be found."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def warnings(url: str) -> list[str]:
+    """Who else may change the counters."""
+    path = path_of(url)
+    directory = os.path.dirname(path)
+    found = []
+    for what, name in (("state file", path), ("directory of the state file", directory)):
+        try:
+            status = os.stat(name)
+        except OSError:
+            continue
+        if status.st_uid not in (os.geteuid(), 0):
+            found.append(f"{what} `{name}` belongs to another user (uid {status.st_uid}), who may change it")
+        # In a sticky directory (/tmp) others may add files, but not replace ours.
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            found.append(f"{what} `{name}` may be written by other users: `chmod go-w` it")
+    return found
+
+
+def explain(exc: OSError) -> str:
+    """What went wrong, and the remedy."""
+    reason = (exc.strerror or str(exc)).lower()
+    if exc.errno == errno.ENOSPC:
+        return f"{reason}: free some, or name a file on another disk"
+    return f"{reason}: name a file that this user may write"
