@@ -15,6 +15,7 @@ from hashlib import sha256
 from intercept_py.errors import PolicyError, Problem
 from intercept_py.policy import loader
 from intercept_py.policy.rules import Policy
+from intercept_py.private_files import exposure
 
 MAX_BYTES = 1024 * 1024
 
@@ -67,16 +68,13 @@ def describe(policy: Policy) -> str:
 
 def warnings(path: str) -> list[str]:
     """What an attacker on this machine could change: the policy or its directory is writable by others."""
-    found = []
+    found: list[str] = []
     real = os.path.realpath(path)
     for name, what in ((real, "the policy"), (os.path.dirname(real), "the policy's directory")):
         try:
-            info = os.stat(name)
+            found += exposure(f"{what} `{name}`", os.stat(name))
         except OSError:
             continue
-        sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            found.append(f"{what} `{name}` is writable by others: chmod go-w it")
     return found
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "intercept_py"
 # Bottom to top. A module may import from rows below its own and from its own package, never sideways or up.
 ROWS = [
     ["errors"],
-    ["log", "model"],
+    ["log", "model", "private_files"],
     ["policy", "wire", "audit.chain", "audit.record"],
     ["processes", "policy_file"],
     ["state", "audit", "transports"],

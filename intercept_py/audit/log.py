@@ -23,6 +23,7 @@ from intercept_py.audit import chain
 from intercept_py.audit.chain import GENESIS, HEAD_SIZE, Head
 from intercept_py.audit.record import recovered_record, rotated_record, timestamp
 from intercept_py.errors import AuditError
+from intercept_py.private_files import explain, exposure, make_directory
 
 _EMPTY = Head(0, GENESIS)
 _LOOK_SECONDS = 1.0
@@ -58,10 +59,10 @@ class AuditLog:
         """
         log = cls(path, clock, patience)
         try:
-            _make_directory(os.path.dirname(log.path))
+            make_directory(os.path.dirname(log.path))
             log._file = log._attach(None)
         except OSError as exc:
-            raise AuditError(f"cannot open audit file `{log.path}`: {_explain(exc)}") from exc
+            raise AuditError(f"cannot open audit file `{log.path}`: {explain(exc)}") from exc
         return log
 
     def append(self, record: bytes) -> None:
@@ -87,7 +88,7 @@ class AuditLog:
             finally:
                 fcntl.flock(self._file.fd, fcntl.LOCK_UN)
         except OSError as exc:
-            raise AuditError(f"cannot write audit file `{self.path}`: {_explain(exc)}") from exc
+            raise AuditError(f"cannot write audit file `{self.path}`: {explain(exc)}") from exc
 
     def close(self) -> None:
         """Flush and close. Closing again does nothing."""
@@ -107,9 +108,9 @@ class AuditLog:
         if self._file.lost is not None:
             known = f"up to record {self._file.lost.seq}"
             found.append(f"audit file `{self.path}` had lost records ({known}) when it was opened, and now says so")
-        found += _exposure(f"audit file `{self.path}`", os.fstat(self._file.fd))
+        found += exposure(f"audit file `{self.path}`", os.fstat(self._file.fd))
         directory = os.path.dirname(self.path)
-        return found + _exposure(f"directory `{directory}` of the audit file", os.stat(directory))
+        return found + exposure(f"directory `{directory}` of the audit file", os.stat(directory))
 
     def _follow(self, file: _File) -> None:
         """Go on in a new file if `path` names another one by now."""
@@ -236,23 +237,6 @@ class _File:
                 os.close(fd)
 
 
-def _explain(exc: OSError) -> str:
-    reason = (exc.strerror or str(exc)).lower()
-    if exc.errno == errno.ENOSPC:
-        return f"{reason}: free some, or name a file on another disk"
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{reason}: name a file that this user may write"
-    return reason
-
-
-def _make_directory(path: str) -> None:
-    if os.path.isdir(path):
-        return
-    _make_directory(os.path.dirname(path))
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-
-
 def _open_file(path: str) -> int:
     """A descriptor of the regular file at `path`, which is created if it is missing."""
     try:
@@ -265,17 +249,6 @@ def _open_file(path: str) -> int:
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise AuditError(f"audit file `{path}` is {kind}, so nothing in it could be verified: name a regular file")
     return os.open(path, _FLAGS)
-
-
-def _exposure(what: str, status: os.stat_result) -> list[str]:
-    found = []
-    if status.st_uid not in (os.geteuid(), 0):
-        found.append(f"{what} belongs to another user (uid {status.st_uid}), who may change it")
-    # In a sticky directory (/tmp) others may add files, but not replace ours.
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-        found.append(f"{what} may be written by other users: `chmod go-w` it")
-    return found
 
 
 def _lock(fd: int, path: str, patience: float) -> None:

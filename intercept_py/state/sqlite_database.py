@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from intercept_py.errors import StateError, UnavailableError
+from intercept_py.private_files import explain
 from intercept_py.state import sqlite_file
 from intercept_py.state.clock import Timepiece
 from intercept_py.state.sqlite_file import identity
@@ -323,7 +324,7 @@ class Database:
             raise self._fault(exc) from exc
         except OSError as exc:
             raise DatabaseUnavailableError(
-                f"state file `{self.path}` cannot be used: {sqlite_file.explain(exc)}"
+                f"state file `{self.path}` cannot be used: {explain(exc)}"
             ) from exc
 
     def _fault(self, exc: sqlite3.Error) -> DatabaseError:

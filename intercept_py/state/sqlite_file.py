@@ -5,14 +5,14 @@ Light, because `run` looks here before it starts the server. Above: `sqlite_data
 
 from __future__ import annotations
 
-__all__ = ["check", "explain", "identity", "path_of", "prepare", "shared_path", "warnings"]
+__all__ = ["check", "identity", "path_of", "prepare", "shared_path", "warnings"]
 
-import errno
 import os
 import stat
 from contextlib import suppress
 
 from intercept_py.errors import StateError
+from intercept_py.private_files import explain, exposure, make_directory
 
 _FORMS = "write `sqlite:///path/to/file`, or `sqlite:` for the usual place"
 
@@ -57,7 +57,7 @@ def shared_path(path: str) -> str:
 def prepare(path: str) -> None:
     """Create the file, empty, and its directories, if they are missing. Raises `StateError` if it cannot be used."""
     try:
-        _make_directory(os.path.dirname(path))
+        make_directory(os.path.dirname(path))
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _check(path)
@@ -66,13 +66,6 @@ def prepare(path: str) -> None:
                 _check(beside)
     except OSError as exc:
         raise StateError(f"cannot open state file `{path}`: {explain(exc)}") from exc
-
-
-def _make_directory(path: str) -> None:
-    if not os.path.isdir(path):
-        _make_directory(os.path.dirname(path))
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
 
 
 def _check(path: str) -> None:
@@ -106,18 +99,5 @@ def warnings(url: str) -> list[str]:
             status = os.stat(name)
         except OSError:
             continue
-        if status.st_uid not in (os.geteuid(), 0):
-            found.append(f"{what} `{name}` belongs to another user (uid {status.st_uid}), who may change it")
-        # In a sticky directory (/tmp) others may add files, but not replace ours.
-        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            found.append(f"{what} `{name}` may be written by other users: `chmod go-w` it")
+        found += exposure(f"{what} `{name}`", status)
     return found
-
-
-def explain(exc: OSError) -> str:
-    """What went wrong, and the remedy."""
-    reason = (exc.strerror or str(exc)).lower()
-    if exc.errno == errno.ENOSPC:
-        return f"{reason}: free some, or name a file on another disk"
-    return f"{reason}: name a file that this user may write"
