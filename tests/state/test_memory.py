@@ -21,10 +21,11 @@ from limits.strategies import (
 )
 
 from intercept_py.errors import StateError
-from intercept_py.model import Charge, Strategy, Window
+from intercept_py.model import Charge, Strategy
 from intercept_py.state import Receipt
 from intercept_py.state.memory import MemoryStorage
 from intercept_py.state.quota import Quota
+from tests.support.charges import charge
 
 START = 1767225600.0  # 2026-01-01, a Thursday
 
@@ -35,23 +36,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def charge(
-    key: str = "k",
-    limit: int | str = 10,
-    amount: int | str = 1,
-    seconds: int = 60,
-    strategy: Strategy = Strategy.MOVING,
-    *,
-    calendar: str | None = None,
-    inclusive: bool = True,
-    shadow: bool = False,
-) -> Charge:
-    window = Window(seconds, calendar)
-    return Charge(
-        ("limit", key), Decimal(amount), Decimal(limit), window, strategy, "r", inclusive=inclusive, shadow=shadow
-    )
 
 
 class Shop:

@@ -25,6 +25,7 @@ from intercept_py.state.memory import MemoryStorage
 from intercept_py.state.quota import Quota
 from intercept_py.state.redis import RedisStorage
 from tests.support import redis_store
+from tests.support.charges import charge
 from tests.support.redis_store import Clock, Server
 
 
@@ -48,23 +49,6 @@ def clock(store: Server, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the scripts from now on."""
     redis_store.set_time(monkeypatch)
     return Clock(store.client)
-
-
-def charge(
-    key: str = "k",
-    limit: int | str = 10,
-    amount: int | str = 1,
-    seconds: int = 60,
-    strategy: Strategy = Strategy.MOVING,
-    *,
-    calendar: str | None = None,
-    inclusive: bool = True,
-    shadow: bool = False,
-) -> Charge:
-    window = Window(seconds, calendar)
-    return Charge(
-        ("limit", key), Decimal(amount), Decimal(limit), window, strategy, "r", inclusive=inclusive, shadow=shadow
-    )
 
 
 def value(quota: Quota, of: Charge) -> Decimal:

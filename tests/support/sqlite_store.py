@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 
-from intercept_py.model import Charge, Strategy, Window
+from intercept_py.model import Charge
 from intercept_py.state import State
 from intercept_py.state.clock import Timepiece
+from tests.support.charges import charge
 
 START = 1767225600.0  # 2026-01-01, a Thursday
 
@@ -40,24 +41,6 @@ class Clock:
         """The machine starts again: ticks count from now."""
         self.booted = self.now
         self.boot += "'"
-
-
-def charge(
-    key: str = "k",
-    limit: int | str = 10,
-    amount: int | str = 1,
-    seconds: int = 60,
-    strategy: Strategy = Strategy.MOVING,
-    *,
-    calendar: str | None = None,
-    inclusive: bool = True,
-    shadow: bool = False,
-) -> Charge:
-    """One charge, of a key in some window."""
-    window = Window(seconds, calendar)
-    return Charge(
-        ("limit", key), Decimal(amount), Decimal(limit), window, strategy, "r", inclusive=inclusive, shadow=shadow
-    )
 
 
 def fits(state: State, *charges: Charge) -> bool:
