@@ -22,8 +22,9 @@ from intercept_py.audit.record import (
     reload_record,
     stop_record,
     timestamp,
+    uncounted_record,
 )
-from intercept_py.errors import AuditError, ProtocolError, StateError
+from intercept_py.errors import AuditError, ProtocolError, StateError, UnavailableError
 from intercept_py.model import (
     AuditLevel,
     Caller,
@@ -40,11 +41,13 @@ from intercept_py.model import (
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
+from intercept_py.state.outage import Outage
 from intercept_py.wire import codec
 from intercept_py.wire.commands import Judge, Settle
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 
 _ALLOW = Effect.ALLOW  # members of an enum are slow to look up
+_OF_STATE = ("state_unavailable", "state_error")
 _KEPT_REQUESTS = 256
 _LONGEST_EXAMINED = 1024 * 1024
 
@@ -52,7 +55,8 @@ _LONGEST_EXAMINED = 1024 * 1024
 class Verdict(msgspec.Struct, frozen=True):
     """What becomes of one judged message: `denial` None lets it go on.
 
-    The rest is for its end: `since` on the timer, what its outcome record repeats and looks for, what a refund needs.
+    The rest is for its end: `since` on the timer, what its outcome record repeats and looks for, what a refund needs;
+    and `charges` for the case that they come to nothing.
     """
 
     ticket: int
@@ -62,10 +66,15 @@ class Verdict(msgspec.Struct, frozen=True):
     audit: AuditLevel = AuditLevel.METADATA
     receipt: Receipt | None = None
     failure: Failure | None = None
+    charges: tuple[Charge, ...] = ()
 
 
 class Enforcer:
-    """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back."""
+    """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back.
+
+    `fail_open` is for limits that do not say themselves what they do while the store is unavailable, see `Charge`.
+    `outage` is what is known of that.
+    """
 
     def __init__(
         self,
@@ -76,6 +85,8 @@ class Enforcer:
         caller: Caller,
         clock: Callable[[], float],
         timer: Callable[[], float],
+        *,
+        fail_open: bool = False,
     ) -> None:
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
@@ -85,6 +96,8 @@ class Enforcer:
         self._caller = caller
         self._clock = clock
         self._timer = timer
+        self._fail_open = fail_open
+        self.outage = Outage()
         self._session = (caller.session or "")[:16]
         self._count = 0
         self._open: dict[int, Verdict] = {}  # allowed requests on their way
@@ -139,9 +152,18 @@ class Enforcer:
         except Exception as exc:  # promise 4: any failure while deciding is a denial
             if receipt is not None:
                 self._refund(receipt)
-            allowed, decision, receipt, refusal = False, _failed(exc), None, None
+            allowed, decision, receipt, refusal = False, Decision(Effect.DENY, self._fault(exc)), None, None
         if allowed:
-            verdict = Verdict(judge.ticket, decision_id, None, self._timer(), decision.audit, receipt, decision.failure)
+            verdict = Verdict(
+                judge.ticket,
+                decision_id,
+                None,
+                self._timer(),
+                decision.audit,
+                receipt,
+                decision.failure,
+                decision.charges,
+            )
             if message.id is not None:
                 self._open[judge.ticket] = verdict
             return verdict
@@ -155,7 +177,12 @@ class Enforcer:
         decision = pdp.decide(self._policy, call)
         if not decision.charges:  # a denial has none
             return decision, None, None
-        receipt = self._state.charge(self._server, decision.charges)
+        try:
+            receipt = self._state.charge(self._server, decision.charges)
+        except Exception as exc:  # promise 4
+            return self._uncharged(decision, self._fault(exc)), None, None
+        if self.outage.why is not None:
+            self.outage.answered()
         if receipt.shadowed:
             shadowed = decision.shadowed + tuple(_limit_finding(refusal) for refusal in receipt.shadowed)
             decision = msgspec.structs.replace(decision, shadowed=shadowed)
@@ -164,6 +191,31 @@ class Enforcer:
         finding = _limit_finding(receipt.refused)
         denied = msgspec.structs.replace(decision, effect=Effect.DENY, finding=finding, charges=())
         return denied, None, receipt.refused
+
+    def _uncharged(self, decision: Decision, fault: Finding) -> Decision:
+        """What becomes of an allowance whose charges could not be made: it stands if all of its limits open."""
+        if not self._opens(fault, decision.charges):
+            return msgspec.structs.replace(decision, effect=Effect.DENY, finding=fault, charges=())
+        uncounted = tuple([Finding(fault.code, fault.reason, charge.rule) for charge in decision.charges])
+        return msgspec.structs.replace(decision, charges=(), uncounted=uncounted)
+
+    def _opens(self, fault: Finding, charges: tuple[Charge, ...]) -> bool:
+        """Whether a call may go on although its charges were not made."""
+        if fault.code != "state_unavailable":
+            return False
+        default = self._fail_open
+        return all(charge.shadow or (default if charge.fail_open is None else charge.fail_open) for charge in charges)
+
+    def _fault(self, exc: Exception) -> Finding:
+        """A failure while deciding. What an exception says may hold argument values: only our own faults are quoted."""
+        if isinstance(exc, UnavailableError):
+            self.outage.seen(str(exc))
+            return Finding("state_unavailable", f"the limits cannot be checked: {exc}")
+        if isinstance(exc, StateError):
+            return Finding("state_error", f"the limits cannot be checked: {exc}")
+        if isinstance(exc, AuditError):
+            return _unrecorded(exc)
+        return Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
 
     def _record(self, decision_id: str, method: str, modern: bool, decision: Decision, call: ToolCall | None) -> None:
         request = self._requests.get((method, modern))
@@ -178,17 +230,19 @@ class Enforcer:
     def commit(self) -> Finding | None:
         """Keep all charges and write all records since the last commit.
 
-        A finding says why that cannot be: then nothing that was allowed since may go on.
+        A finding says why that cannot be: then `retract` what was allowed since.
         """
         problem = None
         try:
             self._state.commit()
+            if self.outage.why is not None:
+                self.outage.committed()
         except Exception as exc:  # promise 4
-            problem = _failed(exc).finding
+            problem = self._fault(exc)
         try:
             self._audit.flush()
         except AuditError as exc:
-            problem = Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
+            problem = _unrecorded(exc)
         return problem
 
     def complaint(self) -> str | None:
@@ -196,8 +250,31 @@ class Enforcer:
         problem, self._problem = self._problem, None
         return problem
 
-    def retract(self, verdict: Verdict, problem: Finding) -> Denial:
-        """Turn an allowance that `commit` could not make sure of into a denial, and give back what it was charged."""
+    def retract(self, verdicts: list[Verdict], problem: Finding) -> dict[int, Denial]:
+        """Turn allowances that `commit` could not make sure of into denials, each under its ticket.
+
+        Where only the counters failed, calls that have none go on, and so do those that may go on uncounted.
+        """
+        denied = verdicts
+        if problem.code in _OF_STATE:
+            try:
+                denied = self._revise([verdict for verdict in verdicts if verdict.charges], problem)
+            except AuditError as exc:
+                problem = _unrecorded(exc)
+        return {verdict.ticket: self._withdraw(verdict, problem) for verdict in denied}
+
+    def _revise(self, charged: list[Verdict], fault: Finding) -> list[Verdict]:
+        """Record what becomes of calls whose records say that they were charged (promise 6); those that are denied."""
+        denied = []
+        for verdict in charged:
+            opens = self._opens(fault, verdict.charges)
+            self._audit.append(uncounted_record(self._now, verdict.decision_id, fault, opens))
+            if not opens:
+                denied.append(verdict)
+        self._audit.flush()
+        return denied
+
+    def _withdraw(self, verdict: Verdict, problem: Finding) -> Denial:
         self._open.pop(verdict.ticket, None)
         if verdict.receipt is not None:
             self._refund(verdict.receipt)
@@ -267,15 +344,8 @@ class Enforcer:
         return None if problem is None else problem.reason
 
 
-def _failed(exc: Exception) -> Decision:
-    """A failure while deciding. What the exception says may hold argument values: only our own faults are quoted."""
-    if isinstance(exc, StateError):
-        finding = Finding("state_unavailable", f"the limits cannot be checked: {exc}")
-    elif isinstance(exc, AuditError):
-        finding = Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
-    else:
-        finding = Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
-    return Decision(Effect.DENY, finding)
+def _unrecorded(exc: AuditError) -> Finding:
+    return Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
 
 
 def _examined(result: bytes, failure: Failure) -> tuple[Outcome, JsonObject]:

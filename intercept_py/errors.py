@@ -4,6 +4,7 @@
     ├── PolicyError      a policy file that may not be used; carries every problem found
     ├── ProtocolError    a message that may not be relayed; says whose fault it is
     ├── StateError       counters that cannot be read or charged
+    │   └── UnavailableError   whatever they are asked: the store is away or unusable
     ├── AuditError       a record that cannot be written, or a log that was changed
     └── UpstreamError    a server that cannot be started
 
@@ -12,7 +13,16 @@ Every message is one line that names place, cause and remedy. Outcomes (a denial
 
 from __future__ import annotations
 
-__all__ = ["AuditError", "InterceptError", "PolicyError", "Problem", "ProtocolError", "StateError", "UpstreamError"]
+__all__ = [
+    "AuditError",
+    "InterceptError",
+    "PolicyError",
+    "Problem",
+    "ProtocolError",
+    "StateError",
+    "UnavailableError",
+    "UpstreamError",
+]
 
 import msgspec
 
@@ -57,6 +67,14 @@ class ProtocolError(InterceptError):
 
 class StateError(InterceptError):
     """Counters that could not be read or charged; the PEP alone turns this into a denial."""
+
+
+class UnavailableError(StateError):
+    """A store that cannot be used, whatever it is asked: only this may open a limit that says `fail: open`.
+
+    Never raised for what a caller could bring about by choosing arguments (an amount that cannot be counted, a store
+    that is full of counters): that would be a way around limits.
+    """
 
 
 class AuditError(InterceptError):

@@ -113,7 +113,8 @@ class Charge(msgspec.Struct, frozen=True):
 
     `key` parts are unescaped and start with the kind of counter; a store escapes and prefixes them. After the charge
     the counter must satisfy `value <= limit` (`inclusive`) or `value < limit`. An `amount` of 0 only checks.
-    A `shadow` charge is made and reported but refuses nothing.
+    A `shadow` charge is made and reported but refuses nothing. `fail_open`: whether the call goes on uncounted where
+    the store is unavailable; None leaves that to whoever runs the proxy.
     """
 
     key: tuple[str, ...]
@@ -125,6 +126,7 @@ class Charge(msgspec.Struct, frozen=True):
     inclusive: bool = True
     reason: str | None = None
     shadow: bool = False
+    fail_open: bool | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -139,7 +141,8 @@ class Decision(msgspec.Struct, frozen=True):
     """What the PDP says. DENY has a `finding`; ALLOW stands only once every charge has been made.
 
     `shadowed` holds the findings of rules in shadow mode: recorded, not enforced. `failure` is for the record as well:
-    it tells a failed call where the server does not.
+    it tells a failed call where the server does not. `uncounted`: why charges were not made of a call that goes on
+    nonetheless, one finding for each.
     """
 
     effect: Effect
@@ -148,3 +151,4 @@ class Decision(msgspec.Struct, frozen=True):
     shadowed: tuple[Finding, ...] = ()
     audit: AuditLevel = AuditLevel.METADATA
     failure: Failure | None = None
+    uncounted: tuple[Finding, ...] = ()

@@ -27,10 +27,14 @@ from intercept_py.wire.commands import (
     ToUpstream,
     Withdraw,
 )
+from intercept_py.wire.messages import Denial
 from intercept_py.wire.relay import Relay, nothing_hidden
 
-_OURS = frozenset({"audit_unavailable", "state_unavailable", "internal_error"})
-"""Denials that are about the proxy and not about the call: whoever runs it must hear of them."""
+_OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
+"""Denials that are about the proxy and not about the call: whoever runs it must hear of them.
+
+`state_unavailable` is another, but lasts: the enforcer's `outage` has news when it begins and ends.
+"""
 
 
 class Session:
@@ -136,15 +140,20 @@ class Session:
             return
         batch, self._batch = self._batch, []
         problem = self._enforcer.commit()
+        denials: dict[int, Denial] = {}
         if problem is not None:
-            self._log("error", f"all calls of a moment are denied: {problem.reason}")
+            denials = self._enforcer.retract([verdict for _, verdict in batch if verdict.denial is None], problem)
+            if problem.code in _OURS:
+                self._log("error", f"calls of a moment are denied: {problem.reason}")
+        if self._enforcer.outage.news:
+            self._tell_news()
         now = self._clock()
         for judge, verdict in batch:
             denial = verdict.denial
             if denial is not None and denial.code in _OURS:
                 self._log("error", f"a call is denied: {denial.reason}")
-            if denial is None and problem is not None:
-                denial = self._enforcer.retract(verdict, problem)
+            if denial is None and denials:
+                denial = denials.get(verdict.ticket)
             self._perform(self._relay.decided(judge.ticket, denial, now))
 
     def sent(self) -> None:
@@ -157,9 +166,17 @@ class Session:
         """Nothing to do for a moment: record how requests ended, which else waits for the next decision's write."""
         self.sent()
         problem = self._enforcer.commit()
-        why = self._enforcer.complaint() if problem is None else problem.reason
+        if self._enforcer.outage.news:
+            self._tell_news()
+        why = problem.reason if problem is not None and problem.code in _OURS else self._enforcer.complaint()
         if why is not None:
             self._log("error", f"what became of calls is not recorded: {why}")
+
+    def _tell_news(self) -> None:
+        news = self._enforcer.outage.news
+        for level, text in news:
+            self._log(level, text)
+        news.clear()
 
     @property
     def judging(self) -> bool:

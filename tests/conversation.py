@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Conversation", "call", "parse"]
+__all__ = ["Conversation", "Message", "call", "parse"]
 
 import itertools
 import json
@@ -59,6 +59,7 @@ class Conversation:
         state: State | None = None,
         audit: AuditLog | None = None,
         wrap: Callable[[AuditLog], AuditLog] | None = None,
+        fail_open: bool = False,
     ) -> None:
         self.path = folder / "audit.jsonl"
         log = audit or AuditLog.open(str(self.path))
@@ -75,6 +76,7 @@ class Conversation:
             Caller(session="0123456789abcdef"),
             lambda: 1_800_000_000.0 + next(self._ticks) / 1000,
             lambda: self.now,
+            fail_open=fail_open,
         )
         self.session = Session(enforcer, Log("error", fd=2), lambda: self.now, timeout=300.0)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from intercept_py.audit.log import AuditLog
-from intercept_py.errors import StateError
+from intercept_py.errors import StateError, UnavailableError
 from intercept_py.model import Charge
 from intercept_py.state import Receipt, State, open_state
 from tests.conversation import Conversation, call
@@ -88,7 +88,9 @@ def check(talk: Conversation) -> None:
 
 
 @MODES
-@pytest.mark.parametrize("error", [StateError("the store is away"), RuntimeError("a bug")], ids=["fault", "bug"])
+@pytest.mark.parametrize(
+    "error", [UnavailableError("away"), StateError("a fault"), RuntimeError("a bug")], ids=["away", "fault", "bug"]
+)
 def test_no_call_goes_on_uncounted_when_the_store_fails(error: Exception, for_ever: bool, tmp_path: Path) -> None:
     for nth in range(1, 20):
         folder = tmp_path / str(nth)
@@ -99,6 +101,25 @@ def test_no_call_goes_on_uncounted_when_the_store_fails(error: Exception, for_ev
         run(talk)
         check(talk)
         if failing.uses < nth:
+            return
+    pytest.fail("the store is used more often than this test expects")
+
+
+@MODES
+def test_what_goes_on_uncounted_when_an_open_store_fails_is_on_record(for_ever: bool, tmp_path: Path) -> None:
+    for nth in range(1, 20):
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        failing = Failing(nth, for_ever)
+        state = FailingState(failing, UnavailableError("the store is away"))
+        talk = Conversation(POLICY, folder, state=state, fail_open=True)
+        run(talk)
+        assert [len(talk.answers(number)) for number in range(6)] == [1] * 6
+        uncounted = {record["id"] for record in talk.records() if "uncounted" in (record["event"], *record)}
+        assert len(talk.calls()) <= 3 + len(uncounted), "a call went on that is neither counted nor on record"
+        assert len(talk.calls()) == 6 or not (for_ever and nth == 1)
+        if failing.uses < nth:
+            assert uncounted == set()
             return
     pytest.fail("the store is used more often than this test expects")
 

@@ -67,6 +67,11 @@ def test_options_end_at_the_servers_command(dashes: list[str], word: list[str], 
         (["run", "-c", "/nowhere/p.yaml", "--", "true"], 78, "No such file"),
         (["run", "-c", "/", "--", "true"], 78, "directory"),
         (["run", "-c", "POLICY", "--state", "mysql://x", "--", "true"], 73, "mysql"),
+        (["run", "-c", "POLICY", "--state", "env:NO_SUCH_NAME", "--", "true"], 64, "`NO_SUCH_NAME` is not set"),
+        (["run", "-c", "POLICY", "--state", "@/nowhere/url", "--", "true"], 64, "cannot read `/nowhere/url`: no such"),
+        (["run", "-c", "POLICY", "--state", "@/", "--", "true"], 64, "cannot read `/`: is a directory"),
+        (["run", "-c", "POLICY", "--state", "@POLICY", "--", "true"], 64, "cannot read `POLICY`: no such"),
+        (["run", "-c", "POLICY", "--state-fail-mode", "ajar", "--", "true"], 64, "ajar"),
         (["run", "-c", "POLICY", "--audit", "/dev/null", "--", "true"], 73, "/dev/null"),
         (["run", "-c", "POLICY", "--audit", "/", "--", "true"], 73, "audit"),
         (["run", "-c", "POLICY", "--audit", "AUDIT", "--", "no-such-command-here"], 127, "no such command"),
@@ -82,6 +87,35 @@ def test_bad_input_gets_one_line_that_says_what_to_do(
     assert done.returncode == status, done.stderr.decode()
     assert said in one_line(done.stderr)
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"mysql://:hunter2@db\n", 73, "state of kind `mysql` is not supported"),
+        (b"", 64, "must hold one line"),
+        (b"redis://:hunter2@db\nhunter2\n", 64, "must hold one line"),
+        (b"hunter2" * 5000, 64, "must hold one line"),
+        (b"hunter2\xff", 64, "not a text in UTF-8"),
+    ],
+)
+def test_a_url_of_the_state_may_stand_in_a_file_which_is_never_quoted(
+    content: bytes, status: int, said: str, policy: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "url"
+    file.write_bytes(content)
+    done = run("run", "-c", policy, "--audit", str(tmp_path / "a"), "--state", f"@{file}", "--", "true")
+    assert done.returncode == status
+    line = one_line(done.stderr)
+    assert said in line
+    assert "hunter2" not in line
+
+
+def test_a_url_of_the_state_may_stand_in_the_environment(proxy: StartProxy) -> None:
+    counted = "tools: {echo: {rules: [{rate_limit: {max: 1, window: 60}}]}}\n"
+    wire = proxy(counted, None, "--state", "env:LIMITS", env={"LIMITS": "memory://"})
+    assert text_of(wire.call("echo", {"text": "x"})) == "x"
+    assert "rate limit" in denial(wire.call("echo", {"text": "x"}))
 
 
 @pytest.mark.parametrize("content", [b"", b"defualt: deny\n", b"\x00\x01\x02" * 1000, b"\x7fELF\xff\xfe", b"- a\n"])

@@ -14,10 +14,12 @@ __all__ = [
     "outcome_record",
     "recovered_record",
     "reload_record",
+    "reset_record",
     "rotated_record",
     "start_record",
     "stop_record",
     "timestamp",
+    "uncounted_record",
 ]
 
 from datetime import UTC, datetime
@@ -95,6 +97,18 @@ def reload_record(ts: str, policy: str, problems: int = 0) -> bytes:
     return encode(record)
 
 
+def reset_record(
+    ts: str, by: JsonObject, policy: str, entries: list[str], servers: list[str], counters: int
+) -> bytes:
+    """A person (`by`: uid and name) is about to have so many counters of these entries begin anew."""
+    record: JsonObject = {"ts": ts, "event": "reset", "by": by, "policy": policy, "counters": counters}
+    for what, names in (("entries", entries), ("servers", servers)):
+        record[what] = [_cut(name, _MAX_NAME) for name in names[:_MAX_NAMES]]
+        if len(names) > _MAX_NAMES:
+            record[f"more_{what}"] = len(names) - _MAX_NAMES
+    return encode(record)
+
+
 def stop_record(ts: str, reason: str) -> bytes:
     """The proxy stops, as far as it can still say so."""
     return encode({"ts": ts, "event": "stop", "reason": _cut(reason, _MAX_TEXT)})
@@ -132,9 +146,17 @@ def decision_record(ts: str, decision_id: str, request: str, decision: Decision,
         record += _arguments(call.arguments, level)
     if decision.shadowed:
         record += f',"shadowed":{_text([_finding(finding) for finding in decision.shadowed])}'
+    if decision.uncounted:
+        record += f',"uncounted":{_text([_finding(finding) for finding in decision.uncounted])}'
     if allowed and decision.charges:
         record += f',"charged":[{_charged(decision.charges, level)}]'
     return f"{record}}}".encode()
+
+
+def uncounted_record(ts: str, decision_id: str, fault: Finding, goes_on: bool) -> bytes:
+    """What a decision says was charged was not, after all. Written before the call goes on, if it does."""
+    effect = "allow" if goes_on else "deny"
+    return encode({"ts": ts, "event": "uncounted", "id": decision_id, "effect": effect, **_finding(fault)})
 
 
 def outcome_record(

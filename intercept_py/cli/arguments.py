@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["BAD_POLICY", "CANNOT_CREATE", "FAILED", "INTERRUPTED", "NO_INPUT", "OK", "USAGE", "Parser"]
+__all__ = [
+    "BAD_POLICY",
+    "CANNOT_CREATE",
+    "FAILED",
+    "INTERRUPTED",
+    "NO_INPUT",
+    "OK",
+    "USAGE",
+    "Parser",
+    "default_audit",
+    "secret",
+]
 
 import argparse
+import os
 import sys
+import time
 from typing import NoReturn
 
 from intercept_py.cli.text import printable
@@ -18,6 +31,8 @@ CANNOT_CREATE = 73
 BAD_POLICY = 78
 INTERRUPTED = 130
 
+_LONGEST_SECRET = 8192
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` with this project's manners."""
@@ -29,3 +44,32 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong on one line of stderr and exit 64."""
         print(f"{self.prog}: {printable(message)}; see `{self.prog} --help`", file=sys.stderr)  # noqa: T201
         raise SystemExit(USAGE)
+
+
+def default_audit() -> str:
+    """One file a day under the XDG state directory: several proxies may share it."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "intercept-py", "audit", time.strftime("%Y-%m-%d.jsonl", time.gmtime()))
+
+
+def secret(text: str) -> str:
+    """An option's value that others who see the command line should not see: `env:NAME` or `@FILE` say where it is."""
+    if text.startswith("env:"):
+        value = os.environ.get(text[4:], "").strip()
+        if not value:
+            raise argparse.ArgumentTypeError(f"the environment variable `{text[4:]}` is not set, or empty")
+        return value
+    return _first_line(text[1:]) if text.startswith("@") else text
+
+
+def _first_line(path: str) -> str:
+    """The only line of a file. What stands in it is never quoted."""
+    try:
+        with open(path, "rb") as file:
+            value = file.read(_LONGEST_SECRET + 1).strip().decode()
+    except (OSError, ValueError) as exc:
+        reason = str(exc.strerror).lower() if isinstance(exc, OSError) else "it is not a text in UTF-8"
+        raise argparse.ArgumentTypeError(f"cannot read `{path}`: {reason}") from None
+    if not value or not value.isprintable() or len(value) > _LONGEST_SECRET:
+        raise argparse.ArgumentTypeError(f"`{path}` must hold one line and nothing else")
+    return value

@@ -17,7 +17,7 @@ from hashlib import sha256
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
-from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, Parser
+from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, Parser, default_audit, secret
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import LEVELS, Log
 from intercept_py.state.deferred import Deferred
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     try:
         policy = policy_file.read(options.config)
         state.check(options.state)
-        audit = AuditLog.open(options.audit or _default_audit())
+        audit = AuditLog.open(options.audit or default_audit())
     except PolicyError as exc:
         for problem in exc.problems:
             log("error", str(problem))
@@ -93,11 +93,20 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         add(
             "--state",
             "--state-dsn",
+            type=secret,
             default="memory://",
             metavar="URL",
-            help="where limits are counted (default: memory://, for this process alone)",
+            help="where limits are counted: memory:// (default, for this process alone), sqlite:///FILE, redis://HOST; "
+            "or env:NAME or @FILE, which hold the URL",
         ),
         add("--state-prefix", default="", metavar="TEXT", help="put in front of every counter's name"),
+        add(
+            "--state-fail-mode",
+            default="closed",
+            choices=("closed", "open"),
+            help="while limits cannot be checked, deny calls that have some (closed, default) or let them go on "
+            "uncounted (open); what the policy says for a limit (fail) comes first",
+        ),
         add("--audit", metavar="FILE", help="the audit file (default: one a day in the user's state directory)"),
         add("--log-level", default="info", choices=LEVELS, help="what is said on stderr (default: info)"),
         add(
@@ -143,12 +152,6 @@ def whole_bytes(text: str) -> int:
     if not 65536 <= size <= 1024 * _MIB:
         raise ValueError
     return size
-
-
-def _default_audit() -> str:
-    """One file a day under the XDG state directory: several proxies may share it."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(base, "intercept-py", "audit", time.strftime("%Y-%m-%d.jsonl", time.gmtime()))
 
 
 def _server_name(command: list[str]) -> str:

@@ -36,7 +36,8 @@ def relay(
 ) -> int:
     """Relay between client and child until one of them is done; the exit status. `options` are those of `run`."""
     caller = Caller(session=os.urandom(16).hex())
-    enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic)
+    fail_open = options.state_fail_mode == "open"
+    enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic, fail_open=fail_open)
     session = Session(enforcer, log, time.monotonic, options.timeout)
     idle = None if options.no_reload else _reloader(session, enforcer, options.config, policy, log)
     gc.freeze()  # what exists now stays: the collector need not look at it again

@@ -6,7 +6,7 @@ never rules or positions, so editing or reordering a policy resets no budget. Be
 
 from __future__ import annotations
 
-__all__ = ["Obligation", "compile_charges", "merge"]
+__all__ = ["Obligation", "compile_charges", "limit_key", "merge", "spellings"]
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from intercept_py.model import Caller, Charge, Finding, Json, Strategy, Tool, ToolCall, Window
+from intercept_py.model import Caller, Charge, Finding, Json, Strategy, Tool, ToolCall
 from intercept_py.policy.operators import numeric
 from intercept_py.policy.paths import MISSING, render, walk
 from intercept_py.policy.rules import Check, Path, RateLimit, Rule
@@ -45,7 +45,7 @@ def compile_charges(pattern: str, rule: Rule, shadow: bool) -> tuple[Obligation,
 
 
 def merge(charges: list[Charge]) -> list[Charge]:
-    """One charge a counter: amounts added, the tightest limit kept, whatever order the rules had."""
+    """One charge a counter: amounts added, the tightest limit and `fail` kept, whatever order the rules had."""
     merged: dict[tuple[tuple[str, ...], bool], Charge] = {}
     for charge in charges:
         slot = (charge.key, charge.shadow)
@@ -54,7 +54,10 @@ def merge(charges: list[Charge]) -> list[Charge]:
             merged[slot] = charge
         else:
             tighter = min(other, charge, key=lambda one: (one.limit, one.inclusive))
-            merged[slot] = msgspec.structs.replace(tighter, amount=_EXACT.add(other.amount, charge.amount))
+            amount = _EXACT.add(other.amount, charge.amount)
+            # Closed beats the default, which may be closed; the default beats open.
+            fail_open = False if False in (other.fail_open, charge.fail_open) else other.fail_open and charge.fail_open
+            merged[slot] = msgspec.structs.replace(tighter, amount=amount, fail_open=fail_open)
     return list(merged.values())
 
 
@@ -62,13 +65,22 @@ def merge(charges: list[Charge]) -> list[Charge]:
 
 
 def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligation:
-    prefix = ("limit", pattern, _label(limit.window), limit.strategy.value)
-    # Sorted, because the order in which an author lists scopes means nothing.
+    prefix = limit_key(pattern, limit)
     scopes = tuple(map(_scope, sorted(limit.per, key=_spelling)))
 
     def draw(parts: tuple[str, ...]) -> Charge:
         key = (*prefix, *parts)
-        return Charge(key, ONE, limit.max, limit.window, limit.strategy, rule.name, True, rule.reason, shadow)
+        return Charge(
+            key,
+            ONE,
+            limit.max,
+            limit.window,
+            limit.strategy,
+            rule.name,
+            reason=rule.reason,
+            shadow=shadow,
+            fail_open=limit.fail_open,
+        )
 
     if limit.per == ("global",):
         shared = draw(("global",))
@@ -87,8 +99,15 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
     return charge
 
 
-def _label(window: Window) -> str:
-    return window.calendar or f"{window.seconds}s"
+def limit_key(pattern: str, limit: RateLimit) -> tuple[str, ...]:
+    """The first parts of every key of a limit; one part for each of its `spellings` follows."""
+    window = limit.window.calendar or f"{limit.window.seconds}s"
+    return ("limit", pattern, window, limit.strategy.value)
+
+
+def spellings(limit: RateLimit) -> list[str]:
+    """How a limit is split. Sorted, because the order in which an author lists scopes means nothing."""
+    return sorted(map(_spelling, limit.per))
 
 
 def _spelling(scope: str | Path) -> str:
@@ -180,7 +199,16 @@ def _count(counted: tuple[str, str], rule: Rule, shadow: bool) -> Obligation:
     own = [(check.limit, check.inclusive) for check in rule.checks if (check.entry, check.counter) == counted]
     limit, inclusive = min(own, default=(NO_LIMIT, True))
     template = Charge(
-        ("state", *counted), NOTHING, limit, counter.window, Strategy.FIXED, rule.name, inclusive, rule.reason, shadow
+        ("state", *counted),
+        NOTHING,
+        limit,
+        counter.window,
+        Strategy.FIXED,
+        rule.name,
+        inclusive,
+        rule.reason,
+        shadow,
+        counter.fail_open,
     )
     if counter.increment_from is None:
         fixed = msgspec.structs.replace(template, amount=ONE if counter.increment is None else counter.increment)
@@ -209,5 +237,6 @@ def _look(check: Check, rule: Rule, shadow: bool) -> Obligation:
         check.inclusive,
         rule.reason,
         shadow,
+        check.fail_open,
     )
     return lambda _call: charge

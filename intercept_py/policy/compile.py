@@ -212,7 +212,7 @@ class Compiler:
             self._unknown_counter(section, target, entry, counter)
         if declared is None or declared[1] is None or limit is None or op not in ("lt", "lte"):
             return None
-        return Check(entry, counter, limit, op == "lte", declared[1].window)
+        return Check(entry, counter, limit, op == "lte", declared[1].window, declared[1].fail_open)
 
     def _unknown_counter(self, section: Section, target: str, entry: str, counter: str) -> None:
         # Only what shares a part with the path can have been meant; comparing with all would be quadratic.

@@ -85,7 +85,13 @@ def rate_limit(rule: Section) -> RateLimit | None:
 def _mapping_form(section: Section) -> RateLimit | None:
     strategy = Strategy(section.choice("strategy") or "moving")
     maximum, window, per = section.count("max"), _window(section, strategy), _per(section)
-    return RateLimit(maximum, window, per, strategy) if maximum and window and per else None
+    fail_open = _fail_open(section)
+    return RateLimit(maximum, window, per, strategy, fail_open) if maximum and window and per else None
+
+
+def _fail_open(section: Section) -> bool | None:
+    fail = section.choice("fail")
+    return None if fail is None else fail == "open"
 
 
 def _window(section: Section, strategy: Strategy) -> Window | None:
@@ -160,14 +166,14 @@ def counter_name(state: Section) -> str | None:
 
 def read_counter(state: Section, name: str) -> Counter | None:
     """The counter of a `state` block; None if a part of it is wrong."""
-    window = _window(state, Strategy.FIXED)
+    window, fail_open = _window(state, Strategy.FIXED), _fail_open(state)
     if "increment_from" in state:
         if "increment" in state:
             state.report_key("increment", say.TWO_INCREMENTS)
         source = _argument(state)
-        return Counter(name, window, None, source) if window and source else None
+        return Counter(name, window, None, source, fail_open) if window and source else None
     increment = _increment(state)
-    return Counter(name, window, increment, None) if window and increment else None
+    return Counter(name, window, increment, None, fail_open) if window and increment else None
 
 
 def _increment(state: Section) -> Decimal | None:

@@ -62,13 +62,17 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A condition on `state.<entry>.<counter>`: the counter must be below (`inclusive`: not above) `limit`."""
+    """A condition on `state.<entry>.<counter>`: the counter must be below (`inclusive`: not above) `limit`.
+
+    `fail_open` is the counter's, see `Charge`.
+    """
 
     entry: str
     counter: str
     limit: Decimal
     inclusive: bool
     window: Window
+    fail_open: bool | None = None
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -78,6 +82,7 @@ class Counter(msgspec.Struct, frozen=True):
     window: Window
     increment: Decimal | None
     increment_from: Path | None
+    fail_open: bool | None = None
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -87,6 +92,7 @@ class RateLimit(msgspec.Struct, frozen=True):
     window: Window
     per: tuple[str | Path, ...]
     strategy: Strategy
+    fail_open: bool | None = None
 
 
 class Validate(msgspec.Struct, frozen=True):

@@ -67,6 +67,7 @@ _SCOPE: Final[JsonObject] = {"type": "string", "pattern": r"^(session|principal|
 _WINDOW_VALUES: Final = "seconds, a span such as `90s`, `5m`, `2h`, `1d`, or second, minute, hour, day, week, month"
 _AUDIT: Final = ("none", "metadata", "request", "response")
 _MODES: Final = ("enforce", "shadow")
+_FAILS: Final = ("closed", "open")
 
 
 def _one_of(
@@ -185,6 +186,10 @@ FIELDS: Final[tuple[Field, ...]] = (
         "rate_limit", "strategy", ("moving", "fixed", "sliding"), "`moving`",
         "`moving`: never more in any span; `fixed`: calendar windows in UTC; `sliding`: approximate, constant memory",
     ),
+    _one_of(
+        "rate_limit", "fail", _FAILS, "that of `--state-fail-mode`",
+        "what becomes of calls while the store is unavailable; `closed`: denied; `open`: they go on, uncounted",
+    ),
     Field("state", "counter", "a name", "required", "the counter's name in state paths", _NAME, required=True),
     Field("state", "window", _WINDOW_VALUES, "required", "when the counter restarts, in UTC", _WINDOW, required=True),
     Field(
@@ -194,6 +199,10 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "state", "increment_from", "a path such as `args.amount`", "none", "the argument whose value a call adds",
         {"type": "string", "pattern": r"^args[.\[].+$"},
+    ),
+    _one_of(
+        "state", "fail", _FAILS, "that of `--state-fail-mode`",
+        "the same as in `rate_limit`; it holds for every condition on the counter",
     ),
     Field(
         "outcome", "failure", "a list of conditions on the result", "required",

@@ -10,10 +10,11 @@ is begun where the database holds `max_keys`. Below: `redis_link`. Above: `Break
 
 from __future__ import annotations
 
-__all__ = ["RedisStorage", "open_state"]
+__all__ = ["RedisStorage", "open_state", "open_storage"]
 
 import os
 import time
+from contextlib import suppress
 from decimal import Decimal
 from threading import Lock
 from typing import Any
@@ -31,13 +32,20 @@ CHARGE = read_script("numbers", "windows", "charge")
 REFUND = read_script("numbers", "refund")
 LOOK = read_script("numbers", "windows", "look")
 FORGET = read_script("forget")
+NAMES = read_script("names")
 # Members of an enum are slow to look up.
 _FIXED, _MOVING = Strategy.FIXED, Strategy.MOVING
 
 
 def open_state(url: str, prefix: str = "") -> State:
     """State in the Redis that `url` names. It is first connected to by the first charge."""
-    return Quota(Breaker(RedisStorage(url, prefix=prefix), time.monotonic))
+    storage, rest = open_storage(url, prefix)
+    return Quota(Breaker(storage, time.monotonic), rest)
+
+
+def open_storage(url: str, prefix: str) -> tuple[RedisStorage, str]:
+    """What `open_state` counts in, and what its keys begin with."""
+    return RedisStorage(url, prefix=prefix), ""
 
 
 class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
@@ -108,6 +116,26 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     def commit(self) -> None:
         """Nothing is left to do: what was charged is charged."""
+
+    def names(self) -> list[str]:
+        """The keys of all counters, some of them maybe twice."""
+        names: list[str] = []
+        cursor = "0"
+        with self._mutex:
+            # Not in one go: nobody else is served meanwhile.
+            while True:
+                found, keys = self._link.run(NAMES, [self._store], [cursor])
+                for key in keys:
+                    with suppress(UnicodeDecodeError):  # it is not ours
+                        names.append(key.decode("utf-8", "surrogatepass").removeprefix(self._store))
+                cursor = found.decode()
+                if cursor == "0":
+                    return [name for name in names if name]
+
+    def forget(self, keys: list[str]) -> int:
+        """Drop the counters with these keys; how many there were. Nobody is told that any were lost."""
+        with self._mutex:
+            return int(self._run(FORGET, keys, []))
 
     def close(self) -> None:
         """Hang up."""

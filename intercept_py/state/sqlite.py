@@ -10,7 +10,7 @@ The file is bounded: a moving window keeps at most 16,385 points, a counter vani
 
 from __future__ import annotations
 
-__all__ = ["SqliteStorage", "open_state"]
+__all__ = ["SqliteStorage", "open_state", "open_storage"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,12 @@ _FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
 
 def open_state(url: str, prefix: str = "") -> State:
     """State for `sqlite:///path`, or `sqlite:` for this user's usual file."""
-    return Quota(SqliteStorage(url), prefix)
+    return Quota(*open_storage(url, prefix))
+
+
+def open_storage(url: str, prefix: str) -> tuple[SqliteStorage, str]:
+    """What `open_state` counts in, and what its keys begin with."""
+    return SqliteStorage(url), prefix
 
 
 class _Batch:
@@ -114,6 +119,16 @@ class SqliteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 self._commit()
             finally:
                 self._fault, self._lost = None, False
+
+    def names(self) -> list[str]:
+        """The keys of all counters in the file that still count."""
+        with self._operation() as (_, now):
+            return self._ledger.names(now)
+
+    def forget(self, keys: list[str]) -> int:
+        """Drop the counters with these keys; how many there were."""
+        with self._operation():
+            return sum(self._ledger.drop_key(key) for key in keys)
 
     def close(self) -> None:
         """Close the file. What was not committed was never charged."""

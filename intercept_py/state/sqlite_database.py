@@ -323,9 +323,7 @@ class Database:
                 raise
             raise self._fault(exc) from exc
         except OSError as exc:
-            raise DatabaseUnavailableError(
-                f"state file `{self.path}` cannot be used: {explain(exc)}"
-            ) from exc
+            raise DatabaseUnavailableError(f"state file `{self.path}` cannot be used: {explain(exc)}") from exc
 
     def _fault(self, exc: sqlite3.Error) -> DatabaseError:
         why = _FAULTS.get(_code(exc))

@@ -160,11 +160,15 @@ class Ledger:
         self._count()[0] -= dropped
         return dropped
 
-    def drop_key(self, key: str) -> None:
-        """Drop every counter of a key."""
+    def names(self, now: int) -> list[str]:
+        """The keys of the counters in the file that do not die before `now`."""
+        return [key for (key,) in self._database.rows("SELECT key FROM counter WHERE ends > ?", (now,))]
+
+    def drop_key(self, key: str) -> int:
+        """Drop every counter of a key; how many that was."""
         self.write()
         self._turn += 1
-        self.drop([number for (number,) in self._database.rows("SELECT id FROM counter WHERE key = ?", (key,))])
+        return self.drop([number for (number,) in self._database.rows("SELECT id FROM counter WHERE key = ?", (key,))])
 
     def drop_all(self) -> int:
         """Drop every counter; how many that was."""

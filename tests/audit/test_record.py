@@ -19,6 +19,7 @@ from intercept_py.audit.record import (
     start_record,
     stop_record,
     timestamp,
+    uncounted_record,
 )
 from intercept_py.model import (
     AuditLevel,
@@ -105,6 +106,27 @@ def test_level_request_holds_the_arguments_and_what_was_charged(level: AuditLeve
     assert record["charged"] == [{"rule": "refund[0]", "key": ["limit", "refund", SECRET], "amount": "713"}]
 
 
+def test_a_call_that_goes_on_uncounted_says_so_for_each_of_its_rules() -> None:
+    away = Finding("state_unavailable", "the limits cannot be checked: away", "refund[0]")
+    decision = Decision(Effect.ALLOW, uncounted=(away, away))
+    record = read(decision_record(TS, "s-1", REQUEST.encode(), decision, CALL))
+    reason = {"code": "state_unavailable", "rule": "refund[0]", "reason": "the limits cannot be checked: away"}
+    assert record["uncounted"] == [reason, reason]
+    assert "charged" not in record
+
+
+@pytest.mark.parametrize(("goes_on", "effect"), [(True, "allow"), (False, "deny")])
+def test_charges_that_were_not_kept_are_told_with_what_becomes_of_the_call(goes_on: bool, effect: str) -> None:
+    assert read(uncounted_record(TS, "s-1", Finding("state_unavailable", "away"), goes_on)) == {
+        "ts": TS,
+        "event": "uncounted",
+        "id": "s-1",
+        "effect": effect,
+        "code": "state_unavailable",
+        "reason": "away",
+    }
+
+
 def test_a_denial_charges_nothing() -> None:
     assert "charged" not in decide(AuditLevel.REQUEST, Effect.DENY)
 
@@ -141,6 +163,7 @@ def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members(
     records = [
         start_record(TS, "pay", "f" * 64, "0.1.0"),
         encode(decide(AuditLevel.RESPONSE)),
+        uncounted_record(TS, "s-1", Finding("state_unavailable", "away"), True),
         outcome_record(TS, "s-1", "ok", 1, more={"result": {"content": []}}),
         reload_record(TS, "e" * 64),
         reload_record(TS, "e" * 64, problems=3),
@@ -167,7 +190,9 @@ def test_a_record_of_lost_records_is_a_fault_for_ever() -> None:
 
 @given(
     name=st.text(),
-    arguments=st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.booleans(), max_size=5),
+    arguments=st.dictionaries(
+        st.text(max_size=64), st.text() | st.integers(-(2**53), 2**53) | st.booleans(), max_size=5
+    ),
     reason=st.text(),
     rule=st.text(),
     level=st.sampled_from(AuditLevel),
@@ -179,7 +204,7 @@ def test_what_strangers_write_makes_one_line_of_ascii_json_and_nothing_else(
     finding = Finding("condition", reason, rule)
     request = Request(server=name, era="legacy", policy=rule, caller=Caller(session=reason, principal=name))
     for decision in (
-        Decision(Effect.ALLOW, None, (charge,), (finding,), level),
+        Decision(Effect.ALLOW, None, (charge,), (finding,), level, uncounted=(finding,)),
         Decision(Effect.DENY, finding, (), (), level),
     ):
         record = decision_record(TS, "s-1", request.encode(), decision, ToolCall(name, arguments))

@@ -239,6 +239,23 @@ def test_below_a_limit_is_tighter_than_at_it_when_charges_are_merged() -> None:
         assert not charge.inclusive
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [(True, True, True), (True, None, None), (True, False, False), (None, False, False), (None, None, None)],
+)
+def test_the_mode_that_opens_less_is_kept_when_charges_are_merged(
+    one: bool | None, other: bool | None, expected: bool | None
+) -> None:
+    looks = [
+        Rule("r", Action.ALLOW, checks=(Check("refund", "spent", Decimal(7), True, DAY, mode),))
+        for mode in (one, other)
+    ]
+    both = [charge for rule in looks for charge in charges(rule, ToolCall("refund", {})) if isinstance(charge, Charge)]
+    for order in (both, both[::-1]):
+        (charge,) = merge(order)
+        assert charge.fail_open is expected
+
+
 def test_a_shadow_charge_is_not_merged_with_an_enforced_one() -> None:
     call = ToolCall("refund", {"amount": 5})
     found = [*charges(counting(), call), *charges(counting(), call, shadow=True)]

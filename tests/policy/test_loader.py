@@ -138,6 +138,8 @@ def test_every_field_of_the_language_is_compiled() -> None:
     first, second, _, inline, forced, asked, plain = cancel.rules
     assert [condition.op for condition in first.when + first.conditions] == ["eq", "regex", "in", "neq"]
     assert [condition.negative for condition in first.conditions] == [False, False, True]
+    assert first.rate_limit is not None
+    assert first.rate_limit.fail_open is True
     assert first.validate is not None
     assert (first.validate.required, first.validate.schema, first.validate.deny_unknown) == (True, True, True)
     assert (second.shadow, second.audit, second.name) == (True, AuditLevel.NONE, "cancel_run[1]")
@@ -157,7 +159,8 @@ def test_a_condition_may_limit_a_counter_of_another_entry_with_that_counters_win
         Check("pay", "spent", Decimal("1000.50"), True, Window(31 * 86400, "month")),
         Check("*", "calls", Decimal(1000), False, Window(7 * 86400, "week")),
     )
-    assert fees.counter == Counter("fees", Window(3600), Decimal("0.25"), None)
+    assert fees.counter == Counter("fees", Window(3600), Decimal("0.25"), None, fail_open=False)
+    assert [check.fail_open for check in (*spent.checks, *fees.checks)] == [None, None, False]
 
 
 def test_a_counter_may_be_used_before_the_entry_that_feeds_it() -> None:

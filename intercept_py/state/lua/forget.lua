@@ -1,8 +1,8 @@
--- Forget counters, for the `limits` library. KEYS[1]: the store's own. With a KEYS[2]: that counter. With `*` in ARGV:
+-- Forget counters. KEYS[1]: the store's own. With a KEYS[2]: that counter and all that follow. With `*` in ARGV:
 -- everything of the store. Answers how many keys there were.
 
 if KEYS[2] then
-  return redis.call('UNLINK', KEYS[2])
+  return redis.call('UNLINK', unpack(KEYS, 2))
 end
 local cursor, count = '0', 0
 local pattern = string.gsub(KEYS[1], '[%[%]*?\\^-]', '\\%0') .. ARGV[1]
