@@ -106,6 +106,8 @@ def check(url: str) -> str:
         # The URL itself may hold a password.
         known = ", ".join(f"`{name}:`" for name in SCHEMES)
         raise StateError(f"state of kind `{scheme[:32]}` is not supported: use {known}")
+    if scheme == "memory" and url.removeprefix("memory:").strip("/"):
+        raise StateError("state in memory has no address: write `memory:`")
     if module in _CHECKS:
         cast(_Check, import_module(_CHECKS[module])).check(url)
     return module

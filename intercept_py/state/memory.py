@@ -31,10 +31,8 @@ from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, minu
 _FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
 
 
-def open_state(url: str, prefix: str = "") -> State:
+def open_state(_url: str, prefix: str = "") -> State:
     """State for `memory:`. It ends with the process."""
-    if url.removeprefix("memory:").strip("/"):
-        raise StateError("state in memory has no address: write `memory:`")
     return Quota(MemoryStorage(), prefix)
 
 
