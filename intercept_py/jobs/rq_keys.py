@@ -13,7 +13,7 @@ Above: `rq_launch` on the engine's side, `rq_worker` on the other.
 
 from __future__ import annotations
 
-__all__ = ["BEAT", "KEPT", "KILL", "LEASE", "PYTHON", "RECIPES", "SUPERVISE", "Keys", "job_id"]
+__all__ = ["BEAT", "KEPT", "KILL", "LEASE", "PLACE", "PYTHON", "RECIPES", "SUPERVISE", "Keys", "job_id"]
 
 from hashlib import sha256
 
@@ -26,6 +26,8 @@ KILL = 2.0
 KEPT = 3600
 """Seconds after which Redis forgets a job, whatever happened."""
 
+PLACE = "intercept-jobs:place"
+"""The key that holds this Redis' own name."""
 SUPERVISE = "intercept_py.jobs.rq_worker.supervise"
 
 # Stand for what has another path on every machine. No argument of a command can hold a NUL.

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -24,13 +25,13 @@ from redis.exceptions import RedisError
 from rq import Queue, Worker, get_current_job
 from rq.serializers import JSONSerializer
 
-from intercept_py.jobs import recipe_programs, strays, supervisor
+from intercept_py.jobs import launch, recipe_programs, strays, supervisor
 from intercept_py.jobs.model import JobError
 from intercept_py.jobs.rq_connection import bounded, connect
-from intercept_py.jobs.rq_keys import BEAT, KEPT, LEASE, PYTHON, RECIPES, Keys
+from intercept_py.jobs.rq_keys import BEAT, KEPT, LEASE, PLACE, PYTHON, RECIPES, Keys
 
 WORKER = "INTERCEPT_JOB_WORKER"
-"""In the environment of what a worker runs: whose lease says whether it may."""
+"""In the environment of what a worker runs: which Redis has the lease on it, and its mark."""
 _CHUNK = 64 * 1024
 _TICK = 0.1
 
@@ -64,20 +65,26 @@ def supervise(mark: str, command: list[str], cwd: str, options: list[str]) -> No
 
 def _sweep(connection: Redis) -> None:
     """End what is left of jobs whose worker died together with their supervisor: nobody has a lease on them."""
-    for mark in _marks():
+    place = _name(connection)
+    for mark in _marks(f"{WORKER}={place} ".encode()):
         if not connection.exists(Keys(mark).worker):
             strays.kill(mark)
 
 
-def _marks() -> set[str]:
-    """Of all jobs that a worker has started on this machine (Linux)."""
+def _name(connection: Redis) -> str:
+    """What tells this Redis from others whose workers may be on this machine."""
+    connection.set(PLACE, uuid.uuid4().hex, nx=True)
+    name: Any = connection.get(PLACE)
+    return str(name.decode())
+
+
+def _marks(prefix: bytes) -> set[str]:
+    """Of all jobs on this machine (Linux) that have such an entry in their environment; what follows is the mark."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            for entry in file.read().split(b"\0"):
-                name, _, value = entry.partition(b"=")
-                if name == WORKER.encode():
-                    found.add(value.decode())
+            entries = file.read().split(b"\0")
+            found |= {entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)}
     return found
 
 
@@ -119,17 +126,19 @@ class _Placed:
             self._let_go()
             status = process.wait()
             reports.close()
-            gone = strays.kill(self._mark)  # should the supervisor have been killed, the job must not outlive it
+            if status:  # it was killed, and what it says is worth nothing: the job must not outlive it
+                last = b""
+                while not strays.kill(self._mark):
+                    time.sleep(_TICK)
             self._push_output()
-            if last and status == 0 and gone:
+            if last:
                 self._report("exit", last)
             self._over.set()
             self._wake()
             for thread in threads:
                 thread.join()
-            if gone:
-                with suppress(RedisError):
-                    self._redis.delete(self._keys.worker, self._keys.control)
+            with suppress(RedisError):
+                self._redis.delete(self._keys.worker, self._keys.control)
 
     def _start(self, command: list[str], cwd: str, options: list[str]) -> tuple[subprocess.Popen[bytes], Any]:
         """Start the supervisor. Sockets, since a job could open our end of a pipe through /proc."""
@@ -142,7 +151,7 @@ class _Placed:
                 program + [places.get(word, word) for word in command],
                 stdin=lifeline.fileno(),
                 stdout=theirs.fileno(),
-                env={**os.environ, strays.MARK: self._mark, WORKER: self._mark},
+                env={**launch.environment(self._mark), WORKER: f"{_name(self._redis)} {self._mark}"},
                 start_new_session=True,
             )
             return process, ours.makefile("rb")
