@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": ("intercept_py.cli.validate", "check policy files, all problems at once"),
     "schema": ("intercept_py.cli.schema", "print the JSON Schema of the policy language"),
     "audit": ("intercept_py.cli.audit", "prove that an audit file was not changed"),
+    "limits": ("intercept_py.cli.limits", "see how much of every limit is used, or have it begin anew"),
     "jobs": ("intercept_py.cli.jobs", "serve real jobs, to try policies on"),
     "demo": ("intercept_py.cli.demo", "see ten jobs cancelled and the eleventh refused"),
 }

@@ -97,9 +97,7 @@ def reload_record(ts: str, policy: str, problems: int = 0) -> bytes:
     return encode(record)
 
 
-def reset_record(
-    ts: str, by: JsonObject, policy: str, entries: list[str], servers: list[str], counters: int
-) -> bytes:
+def reset_record(ts: str, by: JsonObject, policy: str, entries: list[str], servers: list[str], counters: int) -> bytes:
     """A person (`by`: uid and name) is about to have so many counters of these entries begin anew."""
     record: JsonObject = {"ts": ts, "event": "reset", "by": by, "policy": policy, "counters": counters}
     for what, names in (("entries", entries), ("servers", servers)):

@@ -15,7 +15,7 @@ import msgspec
 
 from intercept_py.model import Charge, Strategy
 from intercept_py.policy.charges import limit_key, spellings
-from intercept_py.policy.rules import Action, Counter, Policy, Rule
+from intercept_py.policy.rules import Counter, Policy, Rule
 
 # A scope that the transport cannot prove falls back to the next wider one, see `charges`.
 _WIDER: Final = ("principal=", "address=")
@@ -58,7 +58,6 @@ def budgets(policy: Policy) -> tuple[Budget, ...]:
         budget
         for entry in policy.entries
         for rule in entry.rules
-        if rule.action is Action.ALLOW  # all others deny before anything is counted
         for budget in _of_rule(entry.pattern, rule, policy.shadow or rule.shadow)
     )
 

@@ -133,11 +133,10 @@ class Inventory:
         assert refused is not None
         nothing = msgspec.structs.replace(charge, amount=0, limit=0, inclusive=True)
         full = self._storage.charge_all([_posting(key, nothing)]).refused
-        return Standing(
-            used=refused.value,
-            next_in=0 if refused.charge is never else refused.retry_after,
-            empty_in=0 if full is None else full.retry_after or 0,
-        )
+        next_in = 0.0 if refused.charge is never else refused.retry_after
+        # Asked a moment later.
+        empty_in = max(next_in or 0.0, 0.0 if full is None else full.retry_after or 0.0)
+        return Standing(refused.value, next_in, empty_in)
 
 
 def _posting(key: str, charge: Charge) -> Posting:

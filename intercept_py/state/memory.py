@@ -21,7 +21,6 @@ from typing import TypeAlias
 
 from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
-from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import Receipt, State
 from intercept_py.state.counters import LOOK_AHEAD, Fixed, Sliding, grain, too_many, weigh

@@ -15,6 +15,7 @@ from intercept_py.audit.record import (
     outcome_record,
     recovered_record,
     reload_record,
+    reset_record,
     rotated_record,
     start_record,
     stop_record,
@@ -169,6 +170,7 @@ def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members(
         reload_record(TS, "e" * 64, problems=3),
         recovered_record(TS, b"{torn", "audit.jsonl.torn-6", None),
         rotated_record(TS, Head(5, "a" * 64)),
+        reset_record(TS, {"uid": 0, "name": "root"}, "f" * 64, ["refund"], ["pay"], counters=2),
         stop_record(TS, "client closed stdin"),
     ]
     lines, previous = [], GENESIS
@@ -214,3 +216,18 @@ def test_what_strangers_write_makes_one_line_of_ascii_json_and_nothing_else(
         assert (decoded["tool"], decoded["server"], decoded["session"]) == (name, name, reason)
         if level is not AuditLevel.NONE:
             assert decoded["args"]["names"] == sorted(arguments)
+
+
+def test_a_reset_names_at_most_64_entries_and_servers_and_counts_the_rest() -> None:
+    by: JsonObject = {"uid": 1000}
+    entries, servers = [f"tool{number}" for number in range(66)], ["s" * 200]
+    assert read(reset_record(TS, by, "f" * 64, entries, servers, counters=700)) == {
+        "ts": TS,
+        "event": "reset",
+        "by": by,
+        "policy": "f" * 64,
+        "counters": 700,
+        "entries": entries[:64],
+        "more_entries": 2,
+        "servers": ["s" * 125 + "..."],
+    }
