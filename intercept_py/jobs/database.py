@@ -17,13 +17,12 @@ from typing import Any, TypeAlias
 from intercept_py.jobs.model import JobError
 from intercept_py.model import Json
 
-SCHEMA = 1
+SCHEMA = 2
 _PATIENCE = 5.0
 """Seconds to wait for another server's transaction, which takes less than a millisecond."""
 
 _TABLES = """
 CREATE TABLE store (uuid TEXT NOT NULL);
-CREATE TABLE instance (uuid TEXT PRIMARY KEY, pid INTEGER, starttime INTEGER, boot_id TEXT) WITHOUT ROWID;
 CREATE TABLE job (
   row INTEGER PRIMARY KEY AUTOINCREMENT,
   kind TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL, paused INTEGER NOT NULL DEFAULT 0,
@@ -61,15 +60,15 @@ class Database:
 
     def __init__(self, directory: str) -> None:
         """Open or create the file in this directory, which is created as well (files 0600, directories 0700)."""
-        self._path = os.path.join(directory, "jobs.db")
+        self.path = os.path.join(directory, "jobs.db")
         try:
             os.makedirs(directory, 0o700, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except (OSError, ValueError) as exc:
             reason = exc.strerror.lower() if isinstance(exc, OSError) and exc.strerror else str(exc)
             raise JobError("store", f"cannot use state directory `{directory}`: {reason}; name another one") from None
         self._closed = False
-        self._connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        self._connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
         try:
             self._prepare()
         except BaseException:
@@ -121,8 +120,8 @@ class Database:
             raise self._fault(exc) from None
         with self.transaction():
             (version,) = self.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA:
-                raise JobError("store", f"job store `{self._path}` is of a newer version: name another directory")
+            if version not in (0, SCHEMA):
+                raise JobError("store", f"job store `{self.path}` is of another version: name another directory")
             if not version:
                 for statement in _TABLES.split(";\n"):
                     self.execute(statement)
@@ -134,4 +133,4 @@ class Database:
             return JobError("closed", "the job server has ended")
         name = getattr(exc, "sqlite_errorname", "")
         remedy = _REMEDIES.get(name, _REMEDIES.get("_".join(name.split("_")[:2]), "check the disk and the directory"))
-        return JobError("store", f"cannot use job store `{self._path}`: {str(exc).lower()}; {remedy}")
+        return JobError("store", f"cannot use job store `{self.path}`: {str(exc).lower()}; {remedy}")

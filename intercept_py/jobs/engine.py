@@ -18,7 +18,6 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from intercept_py.jobs import orders
-from intercept_py.jobs.database import Value
 from intercept_py.jobs.launch import Launcher, LocalLauncher
 from intercept_py.jobs.model import (
     OWN_EVENTS,
@@ -36,7 +35,7 @@ from intercept_py.jobs.model import (
 from intercept_py.jobs.recovery import recover
 from intercept_py.jobs.remains import Conclusion, read_output
 from intercept_py.jobs.run import Run
-from intercept_py.jobs.store import Step, Store
+from intercept_py.jobs.store import Request, Step, Store
 from intercept_py.jobs.watching import Watcher, Watching
 from intercept_py.model import JsonObject
 
@@ -100,6 +99,10 @@ class Engine:
             self._store.close()
 
     # What there is
+
+    def warnings(self) -> list[str]:
+        """What whoever runs the server should know of its files, a line each."""
+        return self._store.warnings()
 
     def check_cwd(self, cwd: str) -> str:
         """The real path of a directory that a job may run in. Raises `JobError` with one of the `cwd_` codes."""
@@ -177,11 +180,12 @@ class Engine:
     async def cancel(self, kind: str, job_id: str, by: str = "", reason: str = "", wait: float | None = None) -> Cancel:
         """Ask a job to end and wait for it, for `wait` seconds (by default as long as it can take; 0: not at all).
 
-        A queued one never starts. The first request counts, others wait along.
+        A queued one never starts. The first request counts, others wait along. A full disk only delays that it is
+        written down: the answer is `still_stopping` meanwhile.
         """
         job = self.get(kind, job_id)
-        if job is not None and not job.mine and job.status not in TERMINAL:
-            await self._recover()  # its server may have died
+        if job is not None and job.status not in TERMINAL and not self._under_way(job.row):
+            await self._recover()  # its server has died, perhaps just now
             job = self.get(kind, job_id)
         if job is None:
             return Cancel("unknown", None)
@@ -189,7 +193,7 @@ class Engine:
             return Cancel("already_terminal", job)
         if not job.mine:
             return Cancel("not_owned", job)
-        first = self._ask(job, "cancel", by, reason)
+        first = self._ask(job, _request("cancel", by, reason))
         patience = self.settings.grace + _STOP_SLACK if wait is None else orders.seconds(wait)
         job = await self.wait(kind, job_id, patience)
         if job.status in TERMINAL:
@@ -224,6 +228,9 @@ class Engine:
         self._publish(row, event)
         return event
 
+    def _under_way(self, row: int) -> bool:
+        return row in self._running or row in self._queue
+
     def _known(self, kind: str, job_id: str) -> Job:
         job = self.get(kind, job_id)
         if job is None:
@@ -239,28 +246,36 @@ class Engine:
 
     # Ending
 
-    def _ask(self, job: Job, why: EndedBy, by: str, reason: str) -> bool:
+    def _ask(self, job: Job, request: Request) -> bool:
         """Ask a job of ours to end; False if it was asked before."""
-        by, reason = _said(by), _said(reason)
-        columns: dict[str, Value] = {"cancel_requested_at": time.time(), "cancel_by": by, "cancel_reason": reason}
-        data = {"by": by, "reason": reason}
-        if job.status == "queued":
-            self._leave_queue(job.row, Conclusion("cancelled", why), data, columns)
-            return True
-        event = self._store.move(job.row, ("running", "waiting"), "cancelling", data, **columns)
-        if event is None:
-            return False
         if run := self._running.get(job.row):
-            run.ask(why)
-        self._publish(job.row, event)
-        return True
+            return run.ask(request)
+        if job.status == "queued":
+            self._withdraw(job.row, request)
+            return True
+        # A dead server's, of which something is left that could not be ended yet.
+        event = self._store.move(job.row, ("running", "waiting"), "cancelling", request.data(), **request.columns())
+        if event is not None:
+            self._publish(job.row, event)
+        return event is not None
+
+    def _withdraw(self, row: int, request: Request) -> None:
+        try:
+            self._leave_queue([row], Conclusion("cancelled", request.why), request)
+        except JobError:
+            if (run := self._queue.get(row)) is None:
+                raise
+            self._forget_queued(row)  # it never starts, and that is written down as soon as there is room
+            run.ask(request)
+            self._drive(run)
 
     def _ask_all(self) -> None:
-        with suppress(JobError):
-            for row in self._store.unfinished():
-                with suppress(JobError):  # the disk is full: it is ended without having been asked
-                    if (job := self._store.at(row)) is not None:
-                        self._ask(job, "server_shutdown", "", "shutdown")
+        request = _request("server_shutdown", "", "shutdown")
+        for run in self._running.values():
+            run.ask(request)
+        with suppress(JobError):  # the disk is full: they are left to the next server, which does not start them either
+            queued = [*self._queue, *(row for row, _ in self._store.paused())]
+            self._leave_queue(queued, Conclusion("cancelled", request.why), request)
 
     async def _drain(self) -> None:
         """Wait for what runs; at last end it as if this server had died."""
@@ -331,16 +346,17 @@ class Engine:
 
     def _expire(self, row: int) -> None:
         try:
-            self._leave_queue(row, Conclusion("expired", "ttl", error="it was not started in time"), {}, {})
+            self._leave_queue([row], Conclusion("expired", "ttl", error="it was not started in time"))
         except JobError:
             self._expire_in(row, _RETRY_SECONDS)
 
-    def _leave_queue(self, row: int, conclusion: Conclusion, data: JsonObject, columns: dict[str, Value]) -> None:
-        event = self._store.end(row, conclusion, "queued", data, columns)
-        self._forget_queued(row)
-        if event is not None:
+    def _leave_queue(self, rows: Collection[int], conclusion: Conclusion, request: Request | None = None) -> None:
+        events = self._store.end_queued(rows, conclusion, request)
+        for row in rows:
+            self._forget_queued(row)
+        for row, event in events.items():
             self._publish(row, event)
-            self._ended.set()
+        self._ended.set()
 
     def _forget_queued(self, row: int) -> None:
         self._queue.pop(row, None)
@@ -377,6 +393,10 @@ class Engine:
     def _remove(self, rows: Collection[int]) -> None:
         for row in rows:
             shutil.rmtree(self._store.directory(row), ignore_errors=True)
+
+
+def _request(why: EndedBy, by: str, reason: str) -> Request:
+    return Request(why, time.time(), _said(by), _said(reason))
 
 
 def _said(text: str) -> str:

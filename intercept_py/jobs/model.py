@@ -39,7 +39,15 @@ TERMINAL: frozenset[Status] = frozenset(
 """Written once, and only when no process of the job exists any more."""
 
 EndedBy: TypeAlias = Literal[
-    "exit", "cancel", "timeout", "server_shutdown", "server_died", "supervisor_died", "spawn_error", "ttl"
+    "exit",
+    "cancel",
+    "timeout",
+    "server_shutdown",
+    "server_died",
+    "supervisor_died",
+    "server_fault",
+    "spawn_error",
+    "ttl",
 ]
 
 CancelResult: TypeAlias = Literal[

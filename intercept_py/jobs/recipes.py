@@ -7,11 +7,15 @@ from __future__ import annotations
 
 __all__ = ["NAMES", "RecipeError", "build", "parse"]
 
+import os
 import sys
 from collections.abc import Callable
 
 from intercept_py.jobs import recipe_programs
 from intercept_py.jobs.model import JobError
+
+_QUESTION = 2048
+"""As JSON it is six times as long at most, and must fit into an event."""
 
 
 class RecipeError(JobError):
@@ -35,7 +39,12 @@ def _anything(text: str) -> bool:
     return "\0" not in text
 
 
+def _question(text: str) -> bool:
+    return _anything(text) and len(os.fsencode(text)) <= _QUESTION
+
+
 _SECONDS = ("SECONDS (0 to 86400)", _number(0, 86_400, float))
+_QUESTION_TEXT = (f"QUESTION (up to {_QUESTION} bytes)", _question)
 _TEXT = ("TEXT", _anything)
 
 # Name to its arguments: how to say them, and what they may be. How many are required follows.
@@ -46,7 +55,7 @@ _RECIPES: dict[str, tuple[tuple[tuple[str, Callable[[str], bool]], ...], int]] =
     "fail": ((("CODE (1 to 255)", _number(1, 255, int)),), 1),
     "stubborn": ((_SECONDS,), 1),
     "forker": ((_SECONDS,), 1),
-    "ask": ((_TEXT,), 1),
+    "ask": ((_QUESTION_TEXT,), 1),
     "echo": ((_TEXT,), 1),
 }
 

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 __all__ = ["Conclusion", "Exit", "conclude", "decode_exit", "read_exit", "read_output", "unheard"]
 
+import os
 import signal
 from typing import Literal
 
 import msgspec
 
-from intercept_py.jobs.model import EndedBy, Output, Status
+from intercept_py.jobs.model import EndedBy, JobError, Output, Status
 from intercept_py.model import JsonObject
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """How a job ended: with `code` or by `signal`, and why. No process of it is left.
+    """How a job ended: with `code` or by `signal` (neither if nobody saw it), and why. No process of it is left.
 
-    `asked`: a cancel came in before the end. `ended_by` `exit` means that its first process ended by itself.
+    `asked`: a cancel came in before the end. `killed`: something had to be. `ended_by` `exit` means that its first
+    process ended by itself.
     """
 
     code: int | None
     signal: int | None
     asked: bool
     killed: bool
-    ended_by: Literal["exit", "cancel", "timeout", "server_died"]
+    ended_by: Literal["exit", "cancel", "timeout", "server_died", "supervisor_died"]
     events_dropped: int = 0
 
 
@@ -61,16 +63,16 @@ def conclude(end: Exit, asked: EndedBy | None) -> Conclusion:
     elif asked is not None:
         status, ended_by = "cancelled", asked
     else:
-        status, error = "lost", "the server died while it ran; it was ended"
+        who = "supervisor" if end.ended_by == "supervisor_died" else "server"
+        status, error = "lost", f"its {who} died while it ran"
     return Conclusion(status, ended_by, end.code, end.signal, end.killed, error)
 
 
 def unheard(ended_by: EndedBy, asked: EndedBy | None) -> Conclusion:
-    """The conclusion where there is no record: what was left of the job was killed."""
+    """The conclusion where nothing is left and nobody said how that came."""
     if asked is not None:
-        return Conclusion("cancelled", asked, killed=True)
-    who = "server" if ended_by == "server_died" else "supervisor"
-    return Conclusion("lost", ended_by, killed=True, error=f"its {who} died while it ran; it was ended")
+        return Conclusion("cancelled", asked)
+    return Conclusion("lost", ended_by, error="nobody said how it ended")
 
 
 def _fault(end: Exit) -> str:
@@ -91,19 +93,22 @@ def decode_exit(data: bytes) -> Exit | None:
 
 
 def read_exit(directory: str) -> Exit | None:
-    """The record in a job's directory; None if there is none."""
+    """The record in a job's directory; None if there is none. Raises `OSError` if that cannot be told."""
     return decode_exit(_read(f"{directory}/exit.json"))
 
 
 def read_output(directory: str) -> Output:
-    """What the job has printed so far; the tail may be a tenth of a second behind."""
-    dropped, _, tail = _read(f"{directory}/tail").partition(b"\n")
-    return Output(_read(f"{directory}/head"), tail, int(dropped or 0))
+    """What the job has printed so far; the tail may be a tenth of a second behind. Raises `JobError` (`store`)."""
+    try:
+        dropped, _, tail = _read(f"{directory}/tail").partition(b"\n")
+        return Output(_read(f"{directory}/head"), tail, int(dropped or 0))
+    except OSError as exc:
+        raise JobError("store", f"cannot read output in `{directory}`: {os.strerror(exc.errno or 0).lower()}") from None
 
 
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except OSError:
+    except FileNotFoundError:
         return b""

@@ -19,16 +19,18 @@ import msgspec
 
 from intercept_py.jobs import orders
 from intercept_py.jobs.launch import Launcher, Process, Work
-from intercept_py.jobs.model import OWN_EVENTS, EndedBy, Event, Job, JobError, Order, Settings
+from intercept_py.jobs.model import OWN_EVENTS, Event, Job, JobError, Order, Settings, Status
 from intercept_py.jobs.remains import Conclusion, conclude, unheard
-from intercept_py.jobs.store import Step, Store
+from intercept_py.jobs.store import Request, Step, Store
 from intercept_py.jobs.watching import Watching
-from intercept_py.model import JsonObject
+from intercept_py.model import Json, JsonObject
 
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.5
 _EVENT_TYPE = re.compile(r"[a-z][a-z_]{0,63}")
+_DEPTH = 32
+"""How deep an event may be nested: far less than what can be read, but not written any more."""
 _WAITS = {"input_required": "input", "auth_required": "auth"}
 
 
@@ -44,7 +46,8 @@ class Run:
         self._watching = watching
         self._held: list[Event] | None = None
         self._process: Process | None = None
-        self._asked: EndedBy | None = None
+        self._request: Request | None = None
+        self._request_stored = False
 
     @property
     def key(self) -> tuple[str, str] | None:
@@ -63,11 +66,23 @@ class Run:
         for event in held:
             self.publish(event)
 
-    def ask(self, why: EndedBy) -> None:
-        """End it, for this reason; as soon as it has been started, if it is being started."""
-        self._asked = why
+    def ask(self, request: Request) -> bool:
+        """End it, as soon as it has been started if it is being started; False if somebody asked before.
+
+        Its end tells of the request, unless an event does so before: a full disk must not keep a job alive.
+        """
+        if self._request is not None:
+            return False
+        self._request = request
         if self._process is not None:
             self._process.cancel()
+        with suppress(JobError):
+            expected: tuple[Status, ...] = ("running", "waiting")
+            event = self._store.move(self.row, expected, "cancelling", request.data(), **request.columns())
+            if event is not None:
+                self._request_stored = True
+                self.publish(event)
+        return True
 
     def send(self, text: str) -> bool:
         """Give it a line of input; False if it has not been started."""
@@ -89,21 +104,41 @@ class Run:
 
     async def drive(self, launcher: Launcher, settings: Settings) -> None:
         """Start it, hear what it says, and write how it ended once nothing is left of it."""
+        if self._request is not None:
+            await self._end(Conclusion("cancelled", self._request.why))  # before it was started
+            return
         try:
             process = await launcher.launch(self._work(settings))
-        except JobError as exc:
-            await self._not_started(exc)
+        except Exception as exc:
+            await self._not_started(exc if isinstance(exc, JobError) else _unexpected("started", exc))
             return
         self._process = process
-        with suppress(JobError):  # the disk is full: it runs all the same
-            self._store.started(self.row, process.pid)
-        if self._asked is not None:
-            process.cancel()
-        self.release()
-        async for line in process.events():
-            self._hear(line)
+        fault = await self._follow(process)
         end = await process.end()
-        await self._end(conclude(end, self._asked) if end else unheard("supervisor_died", self._asked))
+        asked = None if self._request is None else self._request.why
+        conclusion = conclude(end, asked) if end else unheard("supervisor_died", asked)
+        if fault is not None and conclusion.status == "lost":
+            conclusion = msgspec.structs.replace(conclusion, ended_by="server_fault", error=f"{fault}; it was ended")
+        await self._end(conclusion)
+
+    async def _follow(self, process: Process) -> JobError | None:
+        """Hear what it says until it is gone. A fault of ours ends it before: which one it was, if there was one."""
+        try:
+            if self._request is not None:
+                process.cancel()
+            with suppress(JobError):  # the disk is full: it runs all the same
+                self._store.started(self.row, process.pid)
+            self.release()
+            async for line in process.events():
+                self._hear(line)
+        except Exception as exc:
+            fault = _unexpected("followed", exc)
+            process.abandon()
+            with suppress(Exception):  # it may have more to say, which nobody keeps
+                async for _ in process.events():
+                    pass
+            return fault
+        return None
 
     def _work(self, settings: Settings) -> Work:
         order = self.order
@@ -125,8 +160,8 @@ class Run:
         )
 
     async def _not_started(self, error: JobError) -> None:
-        if self._asked is not None:
-            await self._end(Conclusion("cancelled", self._asked))
+        if self._request is not None:
+            await self._end(Conclusion("cancelled", self._request.why))
         elif self._held is None:
             await self._end(Conclusion("failed", "spawn_error", error=str(error)))
         else:
@@ -137,10 +172,13 @@ class Run:
             await _until_stored(lambda: self._store.delete(self.row))  # if the disk was full
 
     async def _end(self, conclusion: Conclusion) -> None:
-        event = await _until_stored(lambda: self._store.end(self.row, conclusion))
+        event = await _until_stored(lambda: self._store.end(self.row, conclusion, self._untold()))
         if event is not None:
             self.publish(event)
         self.release()
+
+    def _untold(self) -> Request | None:
+        return None if self._request_stored else self._request
 
     def _hear(self, line: bytes) -> None:
         """Keep an event that the job reports, if it is one."""
@@ -149,6 +187,8 @@ class Run:
         except (msgspec.DecodeError, RecursionError):
             return
         what = data.pop("type", None)
+        if not _is_flat(data, _DEPTH):
+            return
         if isinstance(what, str) and _EVENT_TYPE.fullmatch(what) and what not in OWN_EVENTS:
             with suppress(JobError):  # the disk is full: better without the event than without the job
                 if event := self._keep(what, data):
@@ -160,6 +200,19 @@ class Run:
             if event := self._store.change(self.row, ("running", "waiting"), what, data, **columns):
                 return event
         return self._store.note(self.row, what, data)
+
+
+def _unexpected(what: str, exc: Exception) -> JobError:
+    """A fault of ours, as the job's fate; it is told to whoever runs the server too."""
+    context = {"message": f"a job could not be {what}: {exc!r}", "exception": exc}
+    asyncio.get_running_loop().call_exception_handler(context)
+    return JobError("spawn", f"the job server has a fault: it could not be {what} ({type(exc).__name__})")
+
+
+def _is_flat(value: Json, depth: int) -> bool:
+    """Whether it is nested no deeper."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_flat(each, depth - 1) for each in inner)
 
 
 async def _until_stored(write: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ Below: `database`, `instances`, `remains`. Above: the engine.
 
 from __future__ import annotations
 
-__all__ = ["Step", "Store"]
+__all__ = ["Request", "Step", "Store"]
 
 import os
 import time
@@ -20,10 +20,11 @@ import msgspec
 from intercept_py.jobs import instances
 from intercept_py.jobs.database import Database, Row, Value
 from intercept_py.jobs.instances import Instance
-from intercept_py.jobs.model import TERMINAL, Event, Job, JobError, Order, Status
+from intercept_py.jobs.model import TERMINAL, EndedBy, Event, Job, JobError, Order, Status
 from intercept_py.jobs.remains import Conclusion
 from intercept_py.model import Json, JsonObject
 
+_UNFINISHED: tuple[Status, ...] = ("queued", "running", "waiting", "cancelling")
 _PRUNE = 100
 _MOST = 1_000_000
 
@@ -38,6 +39,23 @@ Step: TypeAlias = tuple[Status, str, JsonObject]
 """A status, and the type and data of the event that tells of it."""
 
 
+class Request(msgspec.Struct, frozen=True):
+    """That a job is to end: why, when (seconds since the epoch), and what the client said of it."""
+
+    why: EndedBy
+    at: float
+    by: str
+    reason: str
+
+    def columns(self) -> dict[str, Value]:
+        """The same for the job's row."""
+        return {"cancel_requested_at": self.at, "cancel_by": self.by, "cancel_reason": self.reason}
+
+    def data(self) -> JsonObject:
+        """The same for an event."""
+        return {"by": self.by, "reason": self.reason}
+
+
 class Store:
     """One server's connection. Every method raises `JobError` (`store`) if the files cannot be used, and then nothing
     was changed; `closed` after `close`.
@@ -46,31 +64,42 @@ class Store:
     def __init__(self, state_dir: str) -> None:
         """Open or create the store in this directory (files 0600, directories 0700)."""
         self.state_dir = os.path.abspath(state_dir)
-        self.instance = instances.this()
+        self._jobs = os.path.join(self.state_dir, "jobs")
+        self._servers = os.path.join(self.state_dir, "servers")
         self._db = Database(self.state_dir)
         try:
-            self.uuid = self._enter()
+            self.uuid = str(self._db.read("SELECT uuid FROM store")[0][0])
+            self.instance = self._enter()
         except BaseException:
             self._db.close()
             raise
 
     def close(self) -> None:
         """Close the files. What this instance did not end is left to whoever opens the store next."""
-        with suppress(JobError), self._db.transaction():
-            self._forget(self.instance.uuid)
+        try:
+            ended = not self.unfinished()
+        except JobError:
+            ended = False
         self._db.close()
+        self.instance.leave(forget=ended)
+
+    def warnings(self) -> list[str]:
+        """What about these files may harm their owner, a line each: whoever can write them decides what runs."""
+        paths = (self.state_dir, self._jobs, self._servers, self._db.path)
+        loose = [path for path in paths if os.stat(path).st_mode & 0o022]
+        return [f"`{path}` can be written by others: chmod go-w it" for path in loose]
 
     def directory(self, row: int) -> str:
         """Where the files of a job are."""
-        return os.path.join(self.state_dir, "jobs", str(row))
+        return os.path.join(self._jobs, str(row))
 
     def directories(self) -> list[int]:
         """The rows of jobs that have files, or had."""
         try:
-            names = os.listdir(os.path.join(self.state_dir, "jobs"))
+            names = os.listdir(self._jobs)
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
-            raise JobError("store", f"cannot read directory `{self.state_dir}/jobs`: {reason}") from None
+            raise JobError("store", f"cannot read directory `{self._jobs}`: {reason}") from None
         return [int(name) for name in names if name.isascii() and name.isdigit()]
 
     def mark(self, row: int) -> str:
@@ -118,29 +147,18 @@ class Store:
 
         None, and nothing is changed, if not.
         """
-        now = time.time()
-        if columns.get("status") in TERMINAL:
-            columns |= {"finished_at": now, "waiting_for": None}
-        expected = (expected,) if isinstance(expected, str) else expected
         with self._db.transaction():
-            status, last_seq, owner = self._state(row)
-            if status not in expected or owner != self.instance.uuid:
-                return None
-            event = Event(last_seq + 1, now, what, data)
-            self._append(row, event, updated_at=now, **columns)
-        return event
+            return self._change(row, expected, what, data, columns)
 
-    def end(
-        self,
-        row: int,
-        conclusion: Conclusion,
-        expected: Status | tuple[Status, ...] = ("running", "waiting", "cancelling"),
-        data: JsonObject | None = None,
-        columns: dict[str, Value] | None = None,
-    ) -> Event | None:
-        """Write a job's last status as `change` does. `data` and `columns` say more than the conclusion."""
-        values = msgspec.structs.asdict(conclusion) | (columns or {})
-        return self.change(row, expected, "status", {**conclusion.data(), **(data or {})}, **values)
+    def end(self, row: int, conclusion: Conclusion, request: Request | None = None) -> Event | None:
+        """Write a job's last status as `change` does. `request`: what asked for it, if that is not written yet."""
+        return self._end([row], conclusion, _UNFINISHED, request).get(row)
+
+    def end_queued(
+        self, rows: Collection[int], conclusion: Conclusion, request: Request | None = None
+    ) -> dict[int, Event]:
+        """Write the last status of all of these jobs that were never started; an event for each."""
+        return self._end(rows, conclusion, ("queued",), request)
 
     def note(self, row: int, what: str, data: JsonObject) -> Event | None:
         """Append an event that is no change of the job; `late_output` if the job has ended. None if there is no job."""
@@ -233,27 +251,52 @@ class Store:
 
     def claim(self) -> bool:
         """Take over what servers that are dead left unfinished; whether there was anything."""
-        found = self._db.read("SELECT uuid, pid, starttime, boot_id FROM instance WHERE uuid <> ?", self.instance.uuid)
-        dead = [instance.uuid for instance in (Instance(*row) for row in found) if not instances.alive(instance)]
+        sql = "UPDATE job SET owner = ? WHERE owner = ? AND finished_at IS NULL"
         taken = 0
-        for owner in dead:
-            with self._db.transaction():
-                sql = "UPDATE job SET owner = ? WHERE owner = ? AND finished_at IS NULL"
-                taken += self._db.execute(sql, self.instance.uuid, owner).rowcount
-                self._forget(owner)
+        with suppress(OSError):  # it cannot be told, so nobody is dead
+            for owner in instances.dead(self._servers):
+                with self._db.transaction():
+                    taken += self._db.execute(sql, self.instance.uuid, owner).rowcount
         return taken > 0
 
-    def _enter(self) -> str:
-        """Say that this server is there; the name of the store."""
-        files = os.path.join(self.state_dir, "jobs")
+    def _enter(self) -> Instance:
+        """Say that this server is there."""
+        place = self._jobs
         try:
-            os.makedirs(files, 0o700, exist_ok=True)
+            os.makedirs(place, 0o700, exist_ok=True)
+            place = self._servers
+            os.makedirs(place, 0o700, exist_ok=True)
+            return Instance(place)
         except OSError as exc:
             reason = (exc.strerror or str(exc)).lower()
-            raise JobError("store", f"cannot create directory `{files}`: {reason}") from None
+            raise JobError("store", f"cannot use directory `{place}`: {reason}") from None
+
+    def _end(
+        self, rows: Collection[int], conclusion: Conclusion, expected: tuple[Status, ...], request: Request | None
+    ) -> dict[int, Event]:
+        columns = msgspec.structs.asdict(conclusion) | (request.columns() if request else {})
+        data = conclusion.data() | (request.data() if request else {})
         with self._db.transaction():
-            self._db.execute("INSERT INTO instance VALUES (?, ?, ?, ?)", *msgspec.structs.astuple(self.instance))
-        return str(self._db.read("SELECT uuid FROM store")[0][0])
+            events = {row: self._change(row, expected, "status", data, columns) for row in rows}
+        return {row: event for row, event in events.items() if event is not None}
+
+    def _change(
+        self,
+        row: int,
+        expected: Status | tuple[Status, ...],
+        what: str,
+        data: JsonObject,
+        columns: dict[str, Value],
+    ) -> Event | None:
+        now = time.time()
+        status, last_seq, owner = self._state(row)
+        if status not in ((expected,) if isinstance(expected, str) else expected) or owner != self.instance.uuid:
+            return None
+        event = Event(last_seq + 1, now, what, data)
+        if columns.get("status") in TERMINAL:
+            columns = columns | {"finished_at": now, "waiting_for": None}
+        self._append(row, event, updated_at=now, **columns)
+        return event
 
     def _state(self, row: int) -> tuple[Status | None, int, str]:
         """Status (None if there is no such job), number of the last event, and owner."""
@@ -273,14 +316,6 @@ class Store:
     def _delete(self, rows: list[int]) -> None:
         self._db.execute_for("DELETE FROM event WHERE job = ?", rows)
         self._db.execute_for("DELETE FROM job WHERE row = ?", rows)
-
-    def _forget(self, owner: str) -> None:
-        """An instance is remembered for as long as it has jobs."""
-        sql = (
-            "DELETE FROM instance WHERE uuid = ? AND NOT EXISTS "
-            "(SELECT 1 FROM job WHERE owner = instance.uuid AND finished_at IS NULL)"
-        )
-        self._db.execute(sql, owner)
 
     def _job(self, found: Row) -> Job:
         fields = dict(zip(_COLUMNS, found, strict=True))

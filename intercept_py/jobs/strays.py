@@ -10,6 +10,7 @@ __all__ = ["MARK", "kill", "marked"]
 import os
 import signal
 import time
+from contextlib import suppress
 
 MARK = "INTERCEPT_JOB"
 _PAUSE = 0.005
@@ -18,46 +19,45 @@ _PATIENCE = 2.0
 
 
 def marked(mark: str) -> list[int]:
-    """The processes whose environment says `MARK=mark`. Zombies have none."""
-    return [int(name) for name in _numbers() if _has(int(name), mark)]
+    """The processes whose environment says `MARK=mark`. Zombies have none.
+
+    Raises `OSError` if it cannot be told, for lack of file descriptors for instance. Processes of other users cannot be
+    asked and are none.
+    """
+    try:
+        names = os.listdir("/proc")
+    except FileNotFoundError:
+        return []
+    return [int(name) for name in names if name.isdigit() and _has(int(name), mark)]
 
 
 def kill(mark: str) -> bool:
-    """End them with SIGKILL and wait for it; whether none is left. Takes 2 seconds at most."""
+    """End them with SIGKILL and wait for it; whether it is certain that none is left. Takes 2 seconds at most."""
     deadline = time.monotonic() + _PATIENCE
-    while found := marked(mark):
-        for pid in found:
-            _kill(pid, mark)
+    while True:
+        with suppress(OSError):
+            if not (found := marked(mark)):
+                return True
+            for pid in found:
+                _kill(pid, mark)
         if time.monotonic() > deadline:
             return False
         time.sleep(_PAUSE)
-    return True
 
 
 def _kill(pid: int, mark: str) -> None:
-    try:
+    with suppress(OSError):  # whether it worked is seen at the next look
         fd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if _has(pid, mark):  # again: the number may have become somebody else's; the descriptor never does
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def _numbers() -> list[str]:
-    try:
-        return [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
+        try:
+            if _has(pid, mark):  # again: the number may have become somebody else's; the descriptor never does
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        finally:
+            os.close(fd)
 
 
 def _has(pid: int, mark: str) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{MARK}={mark}".encode() in file.read().split(b"\0")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False

@@ -272,6 +272,9 @@ class Supervisor:
             self._watch(self._ended, self._read_ended)
             what = "chdir"
             os.chdir(self._cwd)
+            if os.getcwd() != self._cwd:
+                what = "cwd"
+                raise OSError  # it was checked under this name, and has become a link to another place since
             what = "exec"
             self._job = Job(command, stdin, stdout, events)
         except OSError as exc:
@@ -429,7 +432,11 @@ def children() -> list[int]:
 def children_by_parent() -> list[int]:
     """The same from the table of all processes, for kernels that keep no lists."""
     found = []
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []  # another time
+    for name in names:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:

@@ -7,17 +7,19 @@ import gc
 import math
 import os
 import signal
+import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from intercept_py.jobs.engine import Engine
+from intercept_py.jobs.launch import LocalLauncher, Process, Work
 from intercept_py.jobs.model import Cancel, Event, Job, JobError, Status
 from tests.jobs.test_store import no_room
-from tests.support.job_processes import alive, broken, engine, line, order, settings, survivors, until
+from tests.support.job_processes import alive, broken, engine, line, no_descriptors, order, settings, survivors, until
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +176,86 @@ async def test_a_job_cannot_pretend_to_be_the_engine(tmp_path: Path) -> None:
         assert told == [("ok", {"n": 1}), ("auth_required", {})]
 
 
+async def test_events_that_are_nested_too_deeply_are_dropped(tmp_path: Path) -> None:
+    """Some of them can be read, but not written."""
+    script = (
+        "import os\n"
+        "for depth in (1, 31, 32, 100, 300, *range(800, 1100, 10), 4000):\n"
+        "  os.write(3, b'{\"type\": \"deep\", \"a\": %b%b}\\n' % (b'[' * depth, b']' * depth))\n"
+    )
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order("echo hi", tmp_path, argv=(sys.executable, "-I", "-S", "-c", script)), "one")
+        assert (await jobs.wait(T, "one", 20)).status == "succeeded"
+        assert len([event for event in jobs.events(T, "one") if event.type == "deep"]) == 2
+    assert broken(tmp_path) == []
+
+
+async def test_the_longest_question_is_asked(tmp_path: Path) -> None:
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order("ask \x01" + "\x02" * 2046 + "?", tmp_path), "one")
+        assert (await reached(jobs, "one", "waiting")).waiting_for == "input"
+
+
+async def test_a_job_gets_nothing_of_what_its_server_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_SECRET_ACCESS_KEY": "secret", "INTERCEPT_JOBS_REDIS": "secret", "LC_TIME": "C"}.items():
+        monkeypatch.setenv(name, value)
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order("echo hi", tmp_path, argv=("/usr/bin/env",)), "one")
+        await jobs.wait(T, "one", 20)
+        names = {line.partition("=")[0] for line in jobs.output(T, "one").head.decode().splitlines()}
+    assert {"INTERCEPT_JOB", "LC_TIME", "PATH"} <= names
+    own = {"HOME", "INTERCEPT_JOB", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
+    assert {name for name in names - own if not name.startswith("LC_")} == set()
+
+
+class Faulty(LocalLauncher):
+    """Fails in a way that nobody foresaw: while the job is being started, or when it says something."""
+
+    def __init__(self, when: str) -> None:
+        self._when = when
+
+    async def launch(self, work: Work) -> Process:
+        if self._when == "started":
+            raise RuntimeError("oh")
+        process = await super().launch(work)
+        events = process.events
+
+        async def fail() -> AsyncIterator[bytes]:
+            async for event in events():
+                yield event
+                raise RuntimeError("oh")
+
+        process.events = fail  # type: ignore[method-assign]
+        return process
+
+
+async def test_a_fault_of_the_server_ends_the_job_and_is_told(tmp_path: Path) -> None:
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["message"]))
+    jobs = await Engine.open(settings(tmp_path), Faulty("followed"))
+    try:
+        await jobs.start(order("ask Really?", tmp_path), "one")
+        job = await jobs.wait(T, "one", 20)
+        assert survivors(tmp_path) == []
+        assert (job.status, job.ended_by) == ("lost", "server_fault")
+        assert job.error == "the job server has a fault: it could not be followed (RuntimeError); it was ended"
+    finally:
+        await jobs.close()
+    assert faults == ["a job could not be followed: RuntimeError('oh')"]
+    assert broken(tmp_path) == []
+
+
+async def test_a_fault_of_the_server_while_a_job_is_started_leaves_nothing(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    jobs = await Engine.open(settings(tmp_path), Faulty("started"))
+    try:
+        refused = await refusal(jobs.start(order("sleep 100", tmp_path), "one"))
+        assert str(refused) == "the job server has a fault: it could not be started (RuntimeError)"
+        assert jobs.get(T, "one") is None
+    finally:
+        await jobs.close()
+
+
 # Cancelling
 
 
@@ -307,7 +389,7 @@ async def test_when_its_supervisor_is_killed_the_job_is_ended_and_lost(tmp_path:
         os.kill(_parent(job.pid), signal.SIGKILL)
         ended = await jobs.wait(T, "one", 20)
         assert (ended.status, ended.ended_by, ended.killed) == ("lost", "supervisor_died", True)
-        assert ended.error == "its supervisor died while it ran; it was ended"
+        assert ended.error == "its supervisor died while it ran"
         assert survivors(tmp_path) == []
 
 
@@ -320,6 +402,66 @@ async def test_a_request_that_its_supervisor_does_not_survive_is_met_all_the_sam
         os.kill(_parent(job.pid), signal.SIGKILL)
         assert (await jobs.cancel(T, "one")).result == "cancelled"
         assert survivors(tmp_path) == []
+
+
+RECORD = '{"code": 0, "signal": null, "asked": false, "killed": false, "ended_by": "exit"}'
+
+
+async def test_a_job_cannot_speak_for_its_supervisor(tmp_path: Path) -> None:
+    """Nor hold its lifeline. What it writes in the supervisor's name counts for nothing once it has killed it."""
+    text = (
+        "for n in 0 1; do (: <>/proc/$PPID/fd/$n) 2>/dev/null && echo opened $n; done;"
+        f"echo '{RECORD}' >state/jobs/1/exit.json; (setsid sleep 100 &); echo done;"
+        "until [ -s state/jobs/1/head ]; do sleep 0.01; done; kill -9 $PPID; sleep 100"
+    )
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order(text, tmp_path, shell=True), "one")
+        ended = await jobs.wait(T, "one", 20)
+        assert jobs.output(T, "one").head == b"done\n"
+        assert (ended.status, ended.ended_by, ended.exit_code, ended.killed) == ("lost", "supervisor_died", None, True)
+        assert survivors(tmp_path) == []
+    assert broken(tmp_path) == []
+
+
+STOPS = "until [ -e go ]; do sleep 0.01; done; kill -STOP $PPID; touch stopped; exec sleep 100"
+
+
+async def test_a_job_that_stops_its_supervisor_can_be_cancelled(tmp_path: Path) -> None:
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order(STOPS, tmp_path, shell=True), "one")
+        (tmp_path / "go").write_text("")
+        until((tmp_path / "stopped").exists)
+        done = await jobs.cancel(T, "one")
+        assert done.result == "cancelled"
+        assert survivors(tmp_path) == []
+        assert done.job is not None
+        assert (done.job.ended_by, done.job.killed, done.job.exit_code) == ("cancel", True, None)
+    assert broken(tmp_path) == []
+
+
+async def test_a_job_that_stops_its_supervisor_runs_no_longer_than_it_may(tmp_path: Path) -> None:
+    async with engine(tmp_path) as jobs:
+        await jobs.start(order(STOPS, tmp_path, shell=True, timeout=0.5), "one")
+        (tmp_path / "go").write_text("")
+        job = await jobs.wait(T, "one", 20)
+        assert (job.status, job.ended_by, job.error) == ("timed_out", "timeout", "it ran for longer than it may")
+        assert survivors(tmp_path) == []
+    assert broken(tmp_path) == []
+
+
+async def test_what_a_killed_supervisor_left_is_not_gone_because_it_cannot_be_seen(tmp_path: Path) -> None:
+    async with engine(tmp_path) as jobs:
+        job = await jobs.start(order("sleep 100", tmp_path), "one")
+        assert job.pid is not None
+        supervisor = _parent(job.pid)
+        with no_descriptors():
+            os.kill(supervisor, signal.SIGKILL)
+            assert (await jobs.wait(T, "one", 0.3)).status == "running"
+            os.kill(job.pid, 0)
+            with pytest.raises(JobError, match="too many open files"):
+                jobs.output(T, "one")
+        assert (await jobs.wait(T, "one", 20)).status == "lost"
+        assert not alive(job.pid)
 
 
 def _parent(pid: int) -> int:
@@ -512,13 +654,66 @@ async def test_on_a_full_disk_nothing_is_started_and_nothing_lost(tmp_path: Path
         await reached(jobs, "one", "waiting")
         with no_room(tmp_path / "state"):
             assert (await refusal(jobs.start(order("echo hi", tmp_path), "two"))).code == "store"
-            assert (await refusal(jobs.cancel(T, "one"))).code == "store"
             assert (await refusal(jobs.send(T, "one", "yes"))).code == "store"
             assert known(jobs, "one").status == "waiting"
         assert jobs.get(T, "two") is None
         assert await jobs.send(T, "one", "yes") is True
         assert (await jobs.wait(T, "one", 20)).status == "succeeded"
     assert broken(tmp_path) == []
+
+
+async def test_a_full_disk_keeps_no_job_alive(tmp_path: Path) -> None:
+    async with engine(tmp_path, max_running=1) as jobs:
+        runs = await jobs.start(order("sleep 100", tmp_path), "runs")
+        await jobs.start(order("touch started", tmp_path, shell=True), "queued")
+        with no_room(tmp_path / "state"):
+            for job in ("queued", "runs"):
+                assert (await jobs.cancel(T, job, by="me", wait=0)).result == "still_stopping"
+                assert (await jobs.cancel(T, job, by="you", wait=0)).result == "already_cancelling"
+            until(lambda: not alive(runs.pid or 0))
+            assert (await jobs.cancel(T, "runs", wait=0.05)).result == "still_stopping", (
+                "nobody could write that it ended"
+            )
+            assert [known(jobs, job).status for job in ("queued", "runs")] == ["queued", "running"]
+        for job in ("queued", "runs"):
+            ended = await jobs.wait(T, job, 20)
+            assert (ended.status, ended.ended_by, ended.cancel_by) == ("cancelled", "cancel", "me")
+        assert statuses(jobs, "runs") == ["running", "cancelled"]
+        assert not (tmp_path / "started").exists()
+    assert broken(tmp_path) == []
+
+
+async def test_a_full_disk_lets_the_server_end(tmp_path: Path) -> None:
+    jobs = await Engine.open(settings(tmp_path, max_running=1))
+    await jobs.start(order("sleep 100", tmp_path), "runs")
+    await jobs.start(order("sleep 100", tmp_path), "queued")
+    with no_room(tmp_path / "state"):
+        await jobs.close()
+        assert survivors(tmp_path) == []
+    async with engine(tmp_path) as jobs:
+        assert {job.id: job.status for job in jobs.list(T)} == {"runs": "lost", "queued": "queued"}
+    assert broken(tmp_path) == []
+
+
+class Swapping(LocalLauncher):
+    """Has a directory become a link to another place after it was checked."""
+
+    async def launch(self, work: Work) -> Process:
+        os.rmdir(work.cwd)
+        os.symlink("/", work.cwd)
+        return await super().launch(work)
+
+
+async def test_a_place_to_work_that_becomes_a_link_in_between_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    jobs = await Engine.open(settings(tmp_path), Swapping())
+    try:
+        refused = await refusal(jobs.start(order("sleep 100", tmp_path / "place"), "one"))
+        assert (refused.code, str(refused)) == ("cwd_outside", f"cwd `{tmp_path}/place` became a link to another place")
+        assert jobs.get(T, "one") is None
+    finally:
+        await jobs.close()
+    assert survivors(tmp_path) == []
 
 
 async def test_a_job_without_a_place_for_its_files_is_not_started(tmp_path: Path) -> None:

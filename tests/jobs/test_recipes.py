@@ -67,6 +67,7 @@ def test_every_name_can_be_built_from_arguments() -> None:
         ("fail 0", "recipe `fail` does not take `0`"),
         ("fail 256", "recipe `fail` does not take `256`"),
         ("echo a\0b", "recipe `echo` does not take"),
+        ("ask " + "é" * 1025, f"recipe `ask` does not take `{'é' * 60}...`: use `ask QUESTION (up to 2048 bytes)`"),
     ],
 )
 def test_what_is_no_recipe_is_refused_in_one_line_with_the_remedy(text: str, said: str) -> None:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import pytest
 
 from intercept_py.jobs.engine import Engine
+from intercept_py.jobs.launch import LocalLauncher
 from intercept_py.jobs.store import Store
-from tests.support.job_processes import alive, broken, engine, order, settings, survivors, until
+from tests.support.job_processes import alive, broken, engine, no_descriptors, order, settings, survivors, until
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +113,7 @@ async def test_jobs_of_a_killed_server_are_lost_and_those_it_had_asked_are_cance
         lost, cancelled, done = (jobs.get("test", job) for job in "012")
         assert lost is not None
         assert (lost.status, lost.ended_by, lost.mine) == ("lost", "server_died", True)
-        assert lost.error == "the server died while it ran; it was ended"
+        assert lost.error == "its server died while it ran"
         assert cancelled is not None
         assert (cancelled.status, cancelled.killed) == ("cancelled", True)
         assert done is not None
@@ -148,7 +149,7 @@ async def test_what_a_killed_server_and_a_killed_supervisor_left_is_ended(tmp_pa
         job = jobs.get("test", "0")
         assert job is not None
         assert (job.status, job.ended_by, job.killed) == ("lost", "server_died", True)
-        assert job.error == "its server died while it ran; it was ended"
+        assert job.error == "its server died while it ran"
         assert not any(map(alive, members))
     assert broken(tmp_path) == []
 
@@ -211,6 +212,35 @@ async def test_a_server_that_dies_beside_us_is_noticed_when_its_job_is_to_be_can
         assert job is not None
         assert job.status == "lost"
     assert broken(tmp_path) == []
+
+
+async def test_without_file_descriptors_no_server_is_dead(tmp_path: Path, serve: Serve) -> None:
+    server = serve("echo $$ >pid1; sleep 100")
+    (member,) = pids(tmp_path)
+    async with engine(tmp_path) as jobs:
+        with no_descriptors():
+            assert (await jobs.cancel("test", "0")).result == "not_owned"
+        assert alive(member)
+        kill(server)
+        with no_descriptors():
+            assert (await jobs.cancel("test", "0")).result == "not_owned"
+        assert (await jobs.cancel("test", "0")).result == "already_terminal"
+        job = jobs.get("test", "0")
+        assert job is not None
+        assert (job.status, job.ended_by) == ("lost", "server_died")
+    assert broken(tmp_path) == []
+
+
+async def test_without_file_descriptors_nothing_of_a_job_is_gone(tmp_path: Path, serve: Serve) -> None:
+    server = serve("sleep 100")
+    kill(server)
+    store = Store(str(tmp_path / "state"))
+    try:
+        with no_descriptors(), pytest.raises(TimeoutError):
+            await LocalLauncher().clear(store.mark(1), store.directory(1))
+        assert await LocalLauncher().clear(store.mark(1), store.directory(1)) is not None
+    finally:
+        store.close()
 
 
 async def test_the_jobs_of_a_server_that_lives_are_left_alone(tmp_path: Path, serve: Serve) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from intercept_py.jobs import instances
 from intercept_py.jobs.database import SCHEMA
 from intercept_py.jobs.model import Event, Job, JobError, Order, Status
 from intercept_py.jobs.remains import Conclusion
-from intercept_py.jobs.store import Step, Store
-from tests.support.job_processes import broken
+from intercept_py.jobs.store import Request, Step, Store
+from tests.support.job_processes import broken, no_descriptors, until
 
 QUEUED: Step = ("queued", "queued", {})
 RUNNING: Step = ("running", "status", {"status": "running"})
@@ -79,7 +82,7 @@ def test_a_change_from_another_status_changes_nothing(store: Store) -> None:
     row = add(store, "1", QUEUED)
     before = known(store, "1")
     assert store.move(row, ("running", "waiting"), "cancelling", {}) is None
-    assert store.end(row, DONE) is None
+    assert store.end_queued([row + 1], DONE) == {}
     assert store.move(row + 1, "queued", "running", {}) is None
     assert known(store, "1") == before
     assert len(store.events(row, 0, 10)) == 1
@@ -240,26 +243,82 @@ def test_the_jobs_of_a_dead_server_can_be_taken_over(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_process_with_the_number_of_a_dead_server_is_not_taken_for_it(store: Store, tmp_path: Path) -> None:
-    add(store, "1")
-    database = tmp_path / "state" / "jobs.db"
-    other = Store(str(tmp_path / "state"))
-    try:
-        with sqlite3.connect(database) as db:  # as if our process had started at another time
-            db.execute("UPDATE instance SET starttime = starttime + 1 WHERE uuid = ?", (store.instance.uuid,))
-        db.close()
-        assert other.claim() is True
-    finally:
-        other.close()
+def test_where_it_cannot_be_told_nobody_is_dead(store: Store, tmp_path: Path) -> None:
+    server = Store(str(tmp_path / "state"))
+    add(server, "1")
+    with no_descriptors():
+        assert store.claim() is False, "it lives"
+    server.close()
+    with no_descriptors():
+        assert store.claim() is False, "it is dead, but who could know?"
+    assert store.claim() is True
+
+
+HERE = instances._home()
+
+
+@pytest.mark.parametrize(
+    ("home", "judged"),
+    [
+        ({"namespace": HERE.namespace + 1}, False),
+        ({"namespace": HERE.namespace + 1, "pid": 1}, True),
+        ({"namespace": HERE.namespace + 1, "boot_id": "before"}, True),
+        ({}, True),
+    ],
+)
+def test_the_jobs_of_a_dead_server_are_left_to_those_who_can_see_them(
+    store: Store, tmp_path: Path, home: dict[str, object], judged: bool
+) -> None:
+    """Of another pid namespace only the first process counts: it takes the others with it, as a restart does."""
+    server = Store(str(tmp_path / "state"))
+    add(server, "1")
+    place = tmp_path / "state" / "servers" / server.instance.uuid
+    place.write_bytes(msgspec.json.encode(msgspec.structs.asdict(HERE) | home))
+    server.close()
+    assert store.claim() is judged
+    assert known(store, "1").mine is judged
+    assert place.exists() is not judged
+
+
+def test_a_server_in_another_container_lives_until_it_is_dead(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys; from intercept_py.jobs.store import Store; from intercept_py.jobs.model import Order\n"
+        "store = Store(sys.argv[1])\n"
+        "store.insert(Order('test', ('true',), '', '/', {}), '1', [('queued', 'queued', {})])\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    contained = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*contained, "true"], capture_output=True).returncode:
+        pytest.skip("no namespaces here")
+    argv = [*contained, sys.executable, "-c", script, str(tmp_path / "state")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        assert store.claim() is False
+        assert not known(store, "1").mine
+        server.kill()
+    until(store.claim)
+    assert known(store, "1").mine
+
+
+def test_a_server_that_ends_without_jobs_leaves_nothing(tmp_path: Path) -> None:
+    Store(str(tmp_path)).close()
+    assert os.listdir(tmp_path / "servers") == []
 
 
 def test_files_are_for_their_owner_only(store: Store, tmp_path: Path) -> None:
     add(store, "1")
     state = tmp_path / "state"
     assert {path.name: path.stat().st_mode & 0o777 for path in state.iterdir()} == {
-        "jobs": 0o700, "jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-shm": 0o600
+        "jobs": 0o700, "servers": 0o700, "jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-shm": 0o600
     }  # fmt: skip
     assert state.stat().st_mode & 0o777 == 0o700
+    assert store.warnings() == []
+    state.chmod(0o777)
+    (state / "jobs.db").chmod(0o620)
+    assert store.warnings() == [
+        f"`{path}` can be written by others: chmod go-w it" for path in (state, state / "jobs.db")
+    ]
 
 
 def test_a_store_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -299,12 +358,12 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "jobs.db").read_text().startswith("hello")
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_store_of_another_version_is_left_alone(tmp_path: Path) -> None:
     Store(str(tmp_path)).close()
     with sqlite3.connect(tmp_path / "jobs.db") as db:
         db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     db.close()
-    assert refused(tmp_path) == f"job store `{tmp_path}/jobs.db` is of a newer version: name another directory"
+    assert refused(tmp_path) == f"job store `{tmp_path}/jobs.db` is of another version: name another directory"
 
 
 @contextmanager
@@ -338,6 +397,20 @@ def test_on_a_full_disk_nothing_is_changed_and_it_goes_on_afterwards(store: Stor
         assert len(store.events(row, 0, 10)) == 2
     assert store.end(row, DONE) is not None
     assert add(store, "2") > row
+
+
+def test_jobs_that_never_started_end_together_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    rows = [add(store, str(number), QUEUED) for number in range(30)]
+    running = add(store, "runs")
+    end, request = Conclusion("cancelled", "cancel"), Request("cancel", 1.0, "me", "enough")
+    with no_room(tmp_path / "state"), pytest.raises(JobError):
+        store.end_queued([*rows, running], end, request)
+    assert store.counts() == {"queued": 30, "running": 1}
+    events = store.end_queued([*rows, running], end, request)
+    assert list(events) == rows
+    assert {(event.seq, event.data["reason"]) for event in events.values()} == {(2, "enough")}
+    assert store.counts() == {"cancelled": 30, "running": 1}
+    assert broken(tmp_path) == []
 
 
 def test_a_store_that_was_closed_says_so_in_one_line(tmp_path: Path) -> None:

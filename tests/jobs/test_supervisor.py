@@ -369,6 +369,13 @@ def test_what_cannot_be_started_is_reported_with_the_reason(
     assert job.process.wait(20) == 0
 
 
+def test_a_place_that_became_a_link_is_not_entered(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    job = start("sleep 1", cwd=tmp_path / "link")
+    assert job.report() == ("failed", "cwd 0")
+    assert job.report() == ("", "")
+
+
 def test_where_output_cannot_be_kept_nothing_is_started(start: Start, tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     assert start("sleep 1").report() == ("failed", "output 21")

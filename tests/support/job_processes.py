@@ -13,6 +13,7 @@ __all__ = [
     "broken",
     "engine",
     "line",
+    "no_descriptors",
     "order",
     "processes",
     "settings",
@@ -22,13 +23,14 @@ __all__ = [
 
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,17 @@ async def line(jobs: Engine, job: str, number: int = 1) -> str:
     while (head := jobs.output("test", job).head).count(b"\n") < number:
         await jobs.wait("test", job, 0.02)
     return head.decode()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def alive(pid: int) -> bool:
