@@ -152,7 +152,7 @@ def variants(folder: Path) -> dict[str, Sequence[str] | str]:
     audit = str(folder / "audit.jsonl")
 
     def proxy(policy: str) -> list[str]:
-        options = ["-c", str(folder / policy), "--audit", audit, "--log-level", "error"]
+        options = ["-c", str(folder / policy), "--state", "memory://", "--audit", audit, "--log-level", "error"]
         return [*PROXY, "run", *options, "--", *ECHO]
 
     echo = " ".join(f"'{word}'" for word in ECHO)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +14,13 @@ import pytest
 from tests.support import npm
 from tests.support.commands import echo_server
 from tests.support.wire import StartDirect, StartProxy, Wire, proxy_command
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test touches the state of the user who runs it."""
+    folder = tempfile.mkdtemp(prefix="intercept-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["XDG_STATE_HOME"] = folder
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

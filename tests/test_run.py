@@ -514,3 +514,19 @@ def test_a_line_that_is_too_long_is_refused_under_its_id(proxy: StartProxy) -> N
     wire.send_raw(b'{"jsonrpc":"2.0","id":41,"method":"tools/call","params":{"x":"' + b"y" * 200_000 + b'"}}\n')
     assert wire.recv()["id"] == 41
     assert wire.finish() == 0
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("1/hour", True), ("{max: 1, window: 3600}", False)])
+def test_limits_wider_than_a_session_outlive_the_proxy(limit: str, kept: bool, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"tools:\n  echo:\n    rules:\n      - rate_limit: {limit}\n")
+    folder = tmp_path / "state"
+    command = [sys.executable, "-m", "intercept_py", "run", "-c", str(policy), "--", *echo_server()]
+    denied = []
+    for _ in range(2):
+        with Wire(command, env={"XDG_STATE_HOME": str(folder)}) as wire:
+            wire.initialize()
+            answer = wire.call("echo", {"text": "hi"})
+            denied.append(answer["result"].get("isError", False))
+    assert denied == [False, kept]
+    assert (folder / "intercept-py" / "limits.sqlite").exists() == kept

@@ -13,6 +13,7 @@ __all__ = [
     "Parser",
     "default_audit",
     "secret",
+    "state_url",
 ]
 
 import argparse
@@ -21,7 +22,9 @@ import sys
 import time
 from typing import NoReturn
 
+from intercept_py import state
 from intercept_py.cli.text import printable
+from intercept_py.policy.rules import Policy
 
 OK = 0
 FAILED = 1
@@ -50,6 +53,11 @@ def default_audit() -> str:
     """One file a day under the XDG state directory: several proxies may share it."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.path.join(base, "intercept-py", "audit", time.strftime("%Y-%m-%d.jsonl", time.gmtime()))
+
+
+def state_url(given: str | None, policy: Policy) -> str:
+    """Where limits are counted: as `--state` says, else where those outlive the proxy that are wider than a session."""
+    return given or (state.KEPT if policy.counts_beyond_session else state.MEMORY)
 
 
 def secret(text: str) -> str:

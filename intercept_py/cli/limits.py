@@ -16,7 +16,7 @@ from intercept_py import policy_file
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import reset_record, timestamp
 from intercept_py.cli import usage
-from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, OK, Parser, default_audit, secret
+from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, OK, Parser, default_audit, secret, state_url
 from intercept_py.cli.text import printable
 from intercept_py.cli.usage import Line, Report, Use
 from intercept_py.errors import AuditError, PolicyError, StateError
@@ -36,7 +36,10 @@ def main(argv: list[str]) -> int:
         policy = policy_file.read(options.config)
         found = budgets(policy)
         _check_tool(parser, found, options.tool)
-        with closing(open_inventory(options.state, options.state_prefix)) as inventory:
+        url = state_url(options.state, policy)
+        if url.startswith("memory:"):
+            parser.error("limits in memory are known to their proxy alone, and end with it: name a store with --state")
+        with closing(open_inventory(url, options.state_prefix)) as inventory:
             report = usage.survey(found, inventory, options.tool)
             if options.command == "reset":
                 _reset(options, policy, report, inventory, log)
@@ -63,9 +66,9 @@ def _parse(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
         "--state",
         "--state-dsn",
         type=secret,
-        default="memory://",
         metavar="URL",
-        help="where the proxies count: sqlite:///FILE or redis://HOST; or env:NAME or @FILE, which hold the URL",
+        help="where the proxies count: sqlite:///FILE or redis://HOST; or env:NAME or @FILE, which hold the URL "
+        "(default: that of `run`)",
     )
     add("--state-prefix", default="", metavar="TEXT", help="that of the proxies")
     add("--tool", metavar="TOOL", help="only limits of this entry, written as in the policy")
@@ -77,8 +80,6 @@ def _parse(argv: list[str]) -> tuple[Parser, argparse.Namespace]:
         parser.error("say what to reset: either --tool TOOL or --all")
     if options.command == "show" and (options.all or options.audit):
         parser.error("--all and --audit are for `limits reset`")
-    if options.state.startswith("memory:"):
-        parser.error("limits in memory are known to their proxy alone, and end with it: name a store with --state")
     return parser, options
 
 

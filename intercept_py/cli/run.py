@@ -17,7 +17,7 @@ from hashlib import sha256
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
-from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, Parser, default_audit, secret
+from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, Parser, default_audit, secret, state_url
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import LEVELS, Log
 from intercept_py.state.deferred import Deferred
@@ -37,7 +37,8 @@ def main(argv: list[str]) -> int:
         return USAGE
     try:
         policy = policy_file.read(options.config)
-        state.check(options.state)
+        url = state_url(options.state, policy)
+        state.check(url)
         audit = AuditLog.open(options.audit or default_audit())
     except PolicyError as exc:
         for problem in exc.problems:
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     except (StateError, AuditError) as exc:
         log("error", str(exc))
         return CANNOT_CREATE
-    for warning in policy_file.warnings(options.config) + state.warnings(options.state) + audit.warnings():
+    for warning in policy_file.warnings(options.config) + state.warnings(url) + audit.warnings():
         log("warn", warning)
     server = _server_name(command)
     with Signals() as signals:
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
         # Imported while the server starts, so that neither has to wait for the other.
         from intercept_py.cli.session import relay
 
-        counters = Deferred(lambda: state.open_state(options.state, prefix=options.state_prefix))
+        counters = Deferred(lambda: state.open_state(url, prefix=options.state_prefix))
         return relay(options, policy, counters, audit, server, child, signals, log)
 
 
@@ -94,10 +95,10 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             "--state",
             "--state-dsn",
             type=secret,
-            default="memory://",
             metavar="URL",
-            help="where limits are counted: memory:// (default, for this process alone), sqlite:///FILE, redis://HOST; "
-            "or env:NAME or @FILE, which hold the URL",
+            help="where limits are counted: memory:// (for this process alone), sqlite:///FILE, redis://HOST; or "
+            "env:NAME or @FILE, which hold the URL (default: sqlite: in the user's state directory if the policy has "
+            "limits wider than a session, else memory://)",
         ),
         add("--state-prefix", default="", metavar="TEXT", help="put in front of every counter's name"),
         add(

@@ -39,7 +39,7 @@ def relay(
     fail_open = options.state_fail_mode == "open"
     enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic, fail_open=fail_open)
     session = Session(enforcer, log, time.monotonic, options.timeout)
-    idle = None if options.no_reload else _reloader(session, enforcer, options.config, policy, log)
+    idle = None if options.no_reload else _reloader(session, enforcer, options, policy, log)
     gc.freeze()  # what exists now stays: the collector need not look at it again
     loop = Stdio(session, child, signals, log, options.max_message_bytes)
     status = loop.run(idle, counters.prepare if policy.counts else None)
@@ -49,8 +49,11 @@ def relay(
     return status
 
 
-def _reloader(session: Session, enforcer: Enforcer, path: str, policy: Policy, log: Log) -> Callable[[bool], None]:
+def _reloader(
+    session: Session, enforcer: Enforcer, options: argparse.Namespace, policy: Policy, log: Log
+) -> Callable[[bool], None]:
     """What the loop calls when it has time: look at the policy file, and take it if it may be used."""
+    path = options.config
     watch = policy_file.Watch(path, policy.revision)
 
     def look(force: bool) -> None:
@@ -64,6 +67,8 @@ def _reloader(session: Session, enforcer: Enforcer, path: str, policy: Policy, l
             return
         if changed is not None:
             session.replace_policy(changed)
+            if changed.counts_beyond_session and not policy.counts_beyond_session and options.state is None:
+                log("warn", "limits wider than a session are counted in memory until the proxy is started again")
             log("info", f"policy `{path}` reloaded: {policy_file.describe(changed)}")
             enforcer.reloaded(0)
 

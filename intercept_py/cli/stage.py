@@ -84,7 +84,7 @@ class Stage(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def through_the_proxy(stage: Stage, max_running: int) -> AsyncIterator[Client]:
     """A client of the proxy, and the job server behind it, which runs so many jobs at once; both end with it."""
-    proxy = [*PROGRAM, "run", "-c", stage.policy, "--audit", stage.audit, "--"]
+    proxy = [*PROGRAM, "run", "-c", stage.policy, "--state", "memory://", "--audit", stage.audit, "--"]
     async with _client(stage, [*proxy, *stage.server(max_running)]) as client:
         yield client
 

@@ -174,3 +174,10 @@ class Policy(msgspec.Struct, frozen=True):
         """Whether any rule charges or checks a counter."""
         rules = (rule for entry in self.entries for rule in entry.rules)
         return any(rule.rate_limit is not None or rule.counter is not None or rule.checks for rule in rules)
+
+    @property
+    def counts_beyond_session(self) -> bool:
+        """Whether a budget is shared by sessions, so that it must be kept when this one ends."""
+        rules = [rule for entry in self.entries for rule in entry.rules]
+        wide = (rule.rate_limit is not None and "session" not in rule.rate_limit.per for rule in rules)
+        return any(wide) or any(rule.counter is not None or rule.checks for rule in rules)

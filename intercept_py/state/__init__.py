@@ -6,7 +6,7 @@ import, so nothing of it is imported before state is opened.
 
 from __future__ import annotations
 
-__all__ = ["SCHEMES", "Receipt", "Refusal", "State", "check", "open_state", "warnings"]
+__all__ = ["KEPT", "MEMORY", "SCHEMES", "Receipt", "Refusal", "State", "check", "open_state", "warnings"]
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -17,6 +17,11 @@ import msgspec
 
 from intercept_py.errors import StateError
 from intercept_py.model import Charge
+
+MEMORY = "memory://"
+"""For this process alone."""
+KEPT = "sqlite:"
+"""Shared by this user's proxies, and kept when they end."""
 
 _REDIS = "intercept_py.state.redis"
 _SQLITE = "intercept_py.state.sqlite"
