@@ -15,9 +15,11 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import Any
 
+from intercept_py.cli.text import printable
 from intercept_py.jobs import placing, serving
 from intercept_py.jobs.dialects import Dialect, Options
 from intercept_py.jobs.engine import Engine
+from intercept_py.jobs.gate import is_loopback
 from intercept_py.jobs.placing import Placing
 
 
@@ -35,6 +37,8 @@ async def _serve(dialect: Dialect, options: Options, listener: socket.socket | N
     async with placing.launcher(place) as launcher:
         engine = await Engine.open(options.settings, launcher)
         try:
+            for line in engine.warnings():
+                _say(f"warning: {line}")
             built = import_module(dialect.module).build(engine, options)
             async with _server(built, dialect, listener, over):
                 if listener is not None:
@@ -71,11 +75,11 @@ def _server(
 
 def _announce(listener: socket.socket, path: str) -> None:
     host, port = listener.getsockname()[:2]
-    if host not in serving.LOOPBACK:
+    if not is_loopback(host):
         _say("warning: nobody is asked who he is: whoever reaches this address can run and end jobs")
     _say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}{path}")
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"intercept-py jobs: {line}\n")
+    sys.stderr.write(f"intercept-py jobs: {printable(line)}\n")
     sys.stderr.flush()

@@ -9,8 +9,9 @@ import os
 import socket
 import sys
 from contextlib import nullcontext
+from ipaddress import ip_address
 
-from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser
+from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser, secret
 from intercept_py.cli.text import printable
 from intercept_py.jobs.dialects import DIALECTS, Options
 from intercept_py.jobs.model import JobError, Settings
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
         return work(argv[1:])
     options, address = _parse(argv)
     try:
-        with _listen(*address) if address else nullcontext() as listener:
+        with _listen(*address, options.insecure_listen) if address else nullcontext() as listener:
             # Importing what serves takes most of a second; who mistypes an option need not wait for it.
             from intercept_py.cli.job_server import run
             from intercept_py.jobs.placing import Placing
@@ -57,6 +58,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, tuple[str, int] | None]
         metavar="HOST:PORT",
         help="serve HTTP there and not stdio (`:0`: any free port of this machine); nobody is asked who he is",
     )
+    add("--insecure-listen", action="store_true", help="listen also where other machines can run and end jobs then")
     add("--root", default=os.curdir, metavar="DIR", help="jobs may only work in here (default: current directory)")
     add("--allow-shell", action="store_true", help="run real shell commands too, not recipes alone")
     add("--max-running", type=count, default=defaults.max_running, metavar="N", help="jobs at once (default: 4)")
@@ -71,7 +73,13 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, tuple[str, int] | None]
     )
     add("--agent-async", action="store_true", help="codex: one job after another, and tools that wait")
     add("--servers", metavar="FILE", help="ssh: the hosts that jobs can be sent to")
-    add("--redis", metavar="URL", help="run the jobs with the workers (`jobs worker`) that share this Redis")
+    add(
+        "--redis",
+        type=secret,
+        metavar="URL",
+        help="run the jobs with the workers (`jobs worker`) that share this Redis: redis://HOST:6379/0, "
+        "or env:NAME or @FILE, which hold the URL",
+    )
     add("--worker-queue", default="intercept-jobs", metavar="NAME", help="which workers (default: intercept-jobs)")
     options = parser.parse_args(argv)
     _check(parser, options)
@@ -119,12 +127,19 @@ def _address(parser: Parser, text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or _LOOPBACK, int(port)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "no such host"
         raise JobError("listen", f"cannot listen on `{host}:{port}`: {reason}") from None
+    # The address that it has become: names such as `localhost` mean what the machine says they mean.
+    if not anywhere and not ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        listener.close()
+        address = f"{f'[{host}]' if ':' in host else host}:{port}"
+        why = f"--listen `{address}` is open to other machines, and nobody is asked who he is"
+        raise JobError("exposed", f"{why}: use {_LOOPBACK}, or add --insecure-listen")
+    return listener
 
 
 def _settings(options: argparse.Namespace) -> Settings:

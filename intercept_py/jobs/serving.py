@@ -3,13 +3,12 @@
 Schemas are listed as the dialect wrote them, arguments are checked against them here, and every refusal of a call is a
 result with `isError`, in words that the dialect chooses.
 
-Below: `stdio`. Above: the dialects, which make a `Service`, and `cli.jobs`, which serves it.
+Below: `gate`, `stdio`. Above: the dialects, which make a `Service`, and `cli.jobs`, which serves it.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "LOOPBACK",
     "PATH",
     "Context",
     "Service",
@@ -26,7 +25,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import anyio
@@ -57,20 +56,24 @@ from mcp_types import (
     TextContent,
     Tool,
 )
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from intercept_py.jobs.stdio import MAX_MESSAGE, standard_streams
+from intercept_py.jobs.gate import BODY_LIMIT, Gate, Patient, is_loopback
+from intercept_py.jobs.stdio import standard_streams
 from intercept_py.model import Json, JsonObject
 
 PATH = "/mcp"
 """Where the Streamable HTTP endpoint is."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Hosts that only this machine reaches."""
+PATIENCE = 10
+"""Seconds that the head of a request may take, and its body, and that a connection may be idle."""
 
+_CONNECTIONS = 128
+"""Connections at once; requests on further ones are refused with 503."""
 _GOODBYE = 1
 """Seconds that answers which are due have to reach HTTP clients when the server ends."""
+_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+"""What it is to tell something to a client that has gone."""
 
 
 class Context:
@@ -90,19 +93,21 @@ class Context:
         """Send a log message: on the call's own stream while it is answered, to the whole session afterwards.
 
         Nothing is sent where the protocol forbids it: in the 2026-07-28 era a request must ask for messages, and
-        nothing can be sent once it was answered.
+        nothing can be sent once it was answered, or to a client that has gone.
         """
         request = self._request
         asked = None if self._answered else request.meta
         if level in allowed_log_levels(request.protocol_version, asked):
             params = LoggingMessageNotificationParams(level=level, data=data, logger=logger)
             related = None if self._answered else request.request_id
-            await request.session.send_notification(LoggingMessageNotification(params=params), related)
+            with suppress(*_GONE):
+                await request.session.send_notification(LoggingMessageNotification(params=params), related)
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, if the call asked for it and is not answered yet."""
         if not self._answered:
-            await self._request.session.report_progress(progress, total, message)
+            with suppress(*_GONE):
+                await self._request.session.report_progress(progress, total, message)
 
     def close(self) -> None:
         """The call is answered now."""
@@ -120,9 +125,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A dialect's tools and how it words what it refuses.
 
     `call(name, arguments, context)` gets a name that is listed and arguments that are valid and have the schema's
-    defaults filled in. `refuse(tool, errors, arguments)` words what is wrong with arguments (`errors` is never empty),
-    `unknown(name)` that there is no such tool. `get_prompt` and `read_resource` raise `mcp.MCPError` for what they
-    do not know.
+    defaults filled in; what has to be an integer is an `int`. `refuse(tool, errors, arguments)` words what is wrong
+    with arguments (`errors` is never empty), `unknown(name)` that there is no such tool. `get_prompt` and
+    `read_resource` raise `mcp.MCPError` for what they do not know.
     """
 
     name: str
@@ -166,7 +171,7 @@ def build_server(service: Service) -> Server[Any]:
             return service.refuse(tool, errors, arguments)
         context = Context(request)
         try:
-            return await service.call(tool.name, _with_defaults(tool.input_schema, arguments), context)
+            return await service.call(tool.name, _complete(tool.input_schema, arguments), context)
         finally:
             context.close()
 
@@ -182,9 +187,15 @@ def build_server(service: Service) -> Server[Any]:
     return server
 
 
-def _with_defaults(schema: JsonObject, arguments: JsonObject) -> JsonObject:
+def _complete(schema: JsonObject, arguments: JsonObject) -> JsonObject:
+    """Valid arguments with the schema's defaults, and integers as such: to JSON Schema `5.0` is one."""
     properties = schema.get("properties", {})
-    return {**{name: rule["default"] for name, rule in properties.items() if "default" in rule}, **arguments}
+    whole = {
+        name: int(value)
+        for name, value in arguments.items()
+        if isinstance(value, float) and properties.get(name, {}).get("type") == "integer"
+    }
+    return {**{name: rule["default"] for name, rule in properties.items() if "default" in rule}, **arguments, **whole}
 
 
 def _prompt_handlers(service: Service) -> dict[str, Any]:
@@ -238,22 +249,20 @@ async def over_stdio(service: Service, hung_up: asyncio.Event) -> AsyncIterator[
 
 
 def mcp_app(service: Service, host: str) -> ASGIApp:
-    """The service as a Streamable HTTP endpoint at `PATH`, for both eras of the protocol.
-
-    On a loopback address, requests for another host are refused: a web page could send them (DNS rebinding).
-    """
+    """The service as a Streamable HTTP endpoint at `PATH`, for both eras of the protocol."""
     return build_server(service).streamable_http_app(
-        streamable_http_path=PATH, host=host, max_request_body_size=MAX_MESSAGE
+        streamable_http_path=PATH, host=host, max_request_body_size=BODY_LIMIT
     )
 
 
 @asynccontextmanager
-async def over_http(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve an ASGI application on a socket that listens, until the context is left."""
-    if listener.getsockname()[0] in LOOPBACK:
-        app = TrustedHostMiddleware(app, allowed_hosts=[*LOOPBACK, "[::1]"], www_redirect=False)
+async def over_http(app: ASGIApp, listener: socket.socket, patience: int = PATIENCE) -> AsyncIterator[None]:
+    """Serve an ASGI application behind a `Gate` on a socket that listens, until the context is left."""
     config = uvicorn.Config(
-        app,
+        Gate(app, is_loopback(listener.getsockname()[0]), patience),
+        http=Patient,
+        timeout_keep_alive=patience,
+        limit_concurrency=_CONNECTIONS,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,

@@ -213,6 +213,19 @@ async def test_o6_what_comes_late_does_not_change_that_a_run_was_cancelled(tmp_p
         assert (await call(client, "get_run", run_id=run))["status"] == "cancelled"
 
 
+async def test_a_run_cannot_say_of_itself_that_it_has_ended(shell: Listening) -> None:
+    made_up = ("run_started", "status_changed", "run_completed", "run_failed", "rejected")
+    said = " ".join(f'{{"type":"{name}","status":"completed"}}' for name in made_up).replace("} {", "}\n{")
+    prompt = f"printf '%s\n' '{said}' >&3; echo '{{\"type\":\"reasoning\"}}' >&3; sleep 60"
+    async with Client(shell.url, mode="legacy") as client:
+        run = await spawn(client, shell.path, prompt)
+        await event_of(client, run, "reasoning")
+        events = (await call(client, "poll_events", run_id=run, after_seq=0))["events"]
+        assert [event["type"] for event in events] == ["run_started", *["command_updated"] * len(made_up), "reasoning"]
+        await call(client, "cancel_run", run_id=run)
+        assert [event["type"] for event in (await ended(client, run))[-2:]] == ["status_changed"] * 2
+
+
 async def test_o7_a_stubborn_run_is_cancelled_when_it_was_killed(shell: Listening, fifo: Path) -> None:
     async with Client(shell.url, mode="legacy") as client:
         run = await spawn(client, shell.path, f"trap '' TERM; echo ready > {fifo}; sleep 60")
@@ -460,8 +473,8 @@ async def test_only_a_run_that_waits_can_be_continued(shared: Listening) -> None
             "Error: unknown recipe `dance`: use one of sleep, count, flood, fail, stubborn, forker, ",
         ),
         ({"prompt": "sleep -5"}, "Error: recipe `sleep` does not take `-5`"),
-        ({"prompt": f"echo {'x' * 10_000_000}"}, "Error: the text is 10000005 bytes long: 1048576 are allowed"),
-        ({"metadata": {"x": "y" * 10_000_000}}, "Error: what is to be kept with the job is "),
+        ({"prompt": f"echo {'x' * 2_000_000}"}, "Error: the text is 2000005 bytes long: 1048576 are allowed"),
+        ({"metadata": {"x": "y" * 2_000_000}}, "Error: what is to be kept with the job is "),
         ({"cwd": "here"}, "Error: cwd must be an absolute path: here"),
         ({"cwd": "/nowhere"}, "Error: ENOENT: no such file or directory, stat '/nowhere'"),
         ({"cwd": "/"}, "Error: cwd `/` is outside of"),

@@ -356,7 +356,7 @@ FAILURES: list[tuple[System, list[tuple[str, str, str, str | None]]]] = [
         CODEX,
         [
             ("codex_cancel", CODEX.unknown, "error", "json.error exists"),
-            ("codex_cancel", "{}", "Job is not running", "json.message starts_with"),
+            ("codex_cancel", "{}", "Job is not running", "json.message neq"),
             ("codex_poll", CODEX.unknown, "error", "json.error exists"),
         ],
     ),
@@ -364,29 +364,29 @@ FAILURES: list[tuple[System, list[tuple[str, str, str, str | None]]]] = [
         CODEX_QUEUE,
         [
             ("job_cancel", CODEX.unknown, "error", "json.error exists"),
-            ("job_cancel", "{}", "Job is not running or pending", "json.message starts_with"),
+            ("job_cancel", "{}", "Job is not running or pending", "json.message neq"),
             ("codex_wait", CODEX.unknown, "error", "json.error exists"),
         ],
     ),
     (
         SSH_ASYNC,
         [
-            ("ssh_cancel_async_task", SSH.unknown, "not cancellable", "json.cancelled eq"),
+            ("ssh_cancel_async_task", SSH.unknown, "not cancellable", "json.cancelled neq"),
             ("ssh_get_task_result", SSH.unknown, "Error: Task not found", "text starts_with"),
         ],
     ),
     (
         SSH_BLOCKING,
         [
-            ("ssh_cancel", SSH.unknown, "Task not found", "json.cancelled eq"),
-            ("ssh_cancel", "invalid:task:id", "Task not found", "json.cancelled eq"),
+            ("ssh_cancel", SSH.unknown, "Task not found", "json.cancelled neq"),
+            ("ssh_cancel", "invalid:task:id", "Task not found", "json.cancelled neq"),
         ],
     ),
     (
         SSH,
         [
-            ("ssh_cancel", SSH.unknown, "Task not found", "json.cancelled eq"),
-            ("ssh_cancel_async_task", SSH.unknown, "not cancellable", "json.cancelled eq"),
+            ("ssh_cancel", SSH.unknown, "Task not found", "json.cancelled neq"),
+            ("ssh_cancel_async_task", SSH.unknown, "not cancellable", "json.cancelled neq"),
             ("ssh_get_task_status", SSH.unknown, "Error: Task not found", "text starts_with"),
         ],
     ),
@@ -411,6 +411,17 @@ async def test_p8_the_audit_calls_a_failure_by_its_name_and_the_client_gets_it_a
         failed = [("tool_error", matched) for name, _, _, matched in failures if name == tool]
         assert session.outcomes(tool) == [*succeeded, *failed]
     assert sound(session)
+
+
+@pytest.mark.parametrize("system", [CODEX, CODEX_QUEUE], ids=lambda system: system.policy)
+async def test_p8_a_cancel_that_another_server_would_have_to_do_is_a_failure(system: System, tmp_path: Path) -> None:
+    """Both servers keep their jobs in one directory."""
+    shared = ("--state-dir", str(tmp_path / "state"))
+    async with governed(system, tmp_path) as owner, governed(system, tmp_path / "other", *shared) as stranger:
+        job = await owner.start()
+        assert "Job belongs to another server" in text(await stranger.cancel(job))
+        assert owner.processes(job)
+    assert stranger.outcomes(system.cancel) == [("tool_error", "json.message neq")]
 
 
 async def test_p8_cancelling_a_finished_run_is_a_failure_although_trigger_says_canceled(tmp_path: Path) -> None:

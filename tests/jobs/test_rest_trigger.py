@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,28 @@ def test_bodies_are_bounded_and_must_be_json(api: Rest) -> None:
     assert api("POST", path, raw=fits, token=token)[0] == 200
     assert api("POST", path, raw=b"{" + b" " * BODY_LIMIT + b"}", token=token)[0] == 413
     for raw in (b"{", b"\xff", b'{"payload": NaN}', b'{"payload": "\\ud800"}', b"[" * 100_000):
-        assert api("POST", path, raw=raw, token=token) == (400, {"error": "request body is not JSON"}), raw[:20]
+        status, told = api("POST", path, raw=raw, token=token)
+        assert (status, told["error"].startswith("request body: message is ")) == (400, True), raw[:20]
+
+
+def test_a_deep_payload_is_refused(api: Rest) -> None:
+    token, deep = api.token("write:tasks"), "[" * 5000 + "]" * 5000
+    for payload, options, words in (
+        (deep, {"payloadType": "application/super+json"}, "payload is nested too deeply"),
+        ([[["x"]]], {}, "may hold texts and numbers only"),
+    ):
+        body = {"payload": payload, "options": options}
+        status, told = api("POST", "/api/v1/tasks/echo/trigger", body, token=token)
+        assert (status in (400, 422), words in told["error"]) == (True, True)
+
+
+def test_a_page_of_another_host_cannot_call(api: Rest) -> None:
+    body = b'{"payload": 30}'
+    for name, value, status in (("Origin", "http://evil.example", 403), ("Host", "evil.example", 421)):
+        connection = HTTPConnection(api.url.removeprefix("http://"), timeout=20)
+        with closing(connection):
+            connection.request("POST", "/api/v1/tasks/sleep/trigger", body, {name: value})
+            assert connection.getresponse().status == status
 
 
 # -- cancelling -----------------------------------------------------------------------------------------------------
@@ -283,15 +305,19 @@ def test_paths_that_are_no_route_do_not_exist(api: Rest) -> None:
 
 
 def test_when_the_store_fails_the_client_is_told_not_to_try_again(small: Rest, tmp_path: Path) -> None:
-    run = small.trigger("sleep", 60)
+    run, token = small.trigger("sleep", 60), small.token("write:tasks")
+    pids = processes_of(tmp_path, run)
+    assert pids
     with closing(sqlite3.connect(tmp_path / "state" / "jobs.db")) as db:
         db.execute("ALTER TABLE event RENAME TO gone")
-        status, body = small.cancel(run)
+        status, body = small("POST", "/api/v1/tasks/sleep/trigger", {"payload": 60}, token=token)
+        assert (status, body["error"].count("\n")) == (503, 0)
+        assert small.headers["x-should-retry"] == "false"
+        assert small.cancel(run) == (200, {"id": run})
+        for pid in pids:
+            gone(pid)
         db.execute("ALTER TABLE gone RENAME TO event")
-    assert status == 503
-    assert body["error"].count("\n") == 0
-    assert small.headers["x-should-retry"] == "false"
-    assert processes_of(tmp_path, run)
+    assert ended(small, run)["status"] == "CANCELED"
 
 
 # -- looking ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from mcp_types import (
 )
 
 from intercept_py.jobs.dialects import pydantic_texts
+from intercept_py.jobs.gate import BODY_LIMIT
 from intercept_py.jobs.serving import Context, Service, build_server, mcp_app, over_http, text_result
 from intercept_py.model import JsonObject
 from tests.support.jobs import Listening, alive, command, dialect, facts, gone, listening, processes_of, root_of, text
@@ -176,6 +177,15 @@ async def test_what_is_refused_is_a_result_in_the_words_of_the_dialect() -> None
         assert text(several).count("\n  Input should be a valid ") == 2
 
 
+@pytest.mark.parametrize(("times", "told"), [(5.0, "5"), (-0.0, "0"), (1e3, "1000"), (7, "7")])
+async def test_an_integer_may_be_written_with_a_fraction_of_nothing(times: float, told: str) -> None:
+    """To JSON Schema `5.0` is an integer; to what counts with it, it must be one too."""
+    async with Client(build_server(Talker().service())) as client:
+        result = await client.call_tool("say", {"word": "hi", "times": times})
+        assert text(result) == f"mcp: hi {told}"
+        assert (await client.call_tool("say", {"word": "hi", "times": 5.5})).is_error
+
+
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_dialect_is_served_over_http_in_both_eras(shared: Listening, mode: str) -> None:
     async with Client(shared.url, mode=mode) as client:
@@ -189,16 +199,16 @@ async def test_a_dialect_is_served_over_http_in_both_eras(shared: Listening, mod
 async def test_over_http_strangers_and_giants_are_refused(shared: Listening) -> None:
     async with httpx2.AsyncClient() as http:
         rebound = await http.post(shared.url, json={}, headers={"Host": "evil.example"})
-        assert rebound.status_code == 400
+        assert rebound.status_code == 421
         foreign = await http.post(shared.url, json={}, headers={"Origin": "http://evil.example"})
         assert foreign.status_code == 403
-        giant = await http.post(shared.url, content=b" " * (17 * 1024 * 1024))
+        giant = await http.post(shared.url, content=b" " * (BODY_LIMIT + 1))
         assert giant.status_code == 413
         lost = await http.post(shared.url.removesuffix("/mcp"), json={})
         assert lost.status_code == 404
 
 
-async def test_lines_that_are_no_messages_are_passed_over(tmp_path: Path) -> None:
+async def test_lines_that_are_no_messages_do_not_disturb_a_client(tmp_path: Path) -> None:
     path = tmp_path / "noisy.sh"
     noise = "import os; os.write(1, b'nonsense\\n\\xff\\n{}\\n' + b'x' * (17 << 20) + b'\\n')"
     path.write_text(f'{{ {sys.executable} -c "{noise}"; exec cat; }} | exec {" ".join(command("codex", tmp_path))}\n')

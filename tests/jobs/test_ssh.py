@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -12,9 +13,16 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp_types import LoggingLevel
 
-from intercept_py.jobs.dialects.ssh_tasks import Limits
-from tests.support.jobs import alive, gone, processes_of, root_of
+from intercept_py.jobs.dialects.ssh_commands import Commands
+from intercept_py.jobs.dialects.ssh_hosts import LOCAL, Host
+from intercept_py.jobs.dialects.ssh_tasks import ASYNC, BLOCKING, Limits
+from intercept_py.jobs.engine import Engine
+from intercept_py.jobs.model import Settings
+from intercept_py.jobs.serving import Context
+from intercept_py.model import Json
+from tests.support.jobs import GRACE, alive, gone, processes_of, root_of
 from tests.support.ssh import TERMINAL, Session, in_process, over_stdio
 
 pytestmark = pytest.mark.anyio
@@ -225,6 +233,53 @@ async def test_a_client_that_cancels_its_blocked_request_stops_the_command(tmp_p
             group.cancel_scope.cancel()
         check_gone([pid])
         assert await session.call("ssh_ping") == {"status": "pong"}
+
+
+@pytest.mark.parametrize("event", ['{"type":"progress"}', '{"type":"progress","done":1,"total":0}'])
+async def test_progress_that_a_command_makes_up_breaks_nothing(tmp_path: Path, event: str) -> None:
+    async with over_stdio(tmp_path, "--allow-shell") as session:
+        command = f"printf '%s\\n' '{event}' >&3; echo said; read line < wait"
+        os.mkfifo(root_of(tmp_path) / "wait")
+        task_id = await session.started(command)
+        await session.printed(task_id, 1)
+        assert (await session.until(task_id, "running"))["progress_percent"] < 99
+        result: list[Any] = []
+
+        async def run() -> None:
+            result.append(await session.call("ssh_run", alias="web1", command=command))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            blocking = await session.announced()
+            assert (await session.call("ssh_cancel", task_id=blocking))["cancelled"] is True
+        assert result[0]["cancelled"] is True
+        assert result[0]["output"] in ("", "said\n")
+
+
+class Deaf(Context):
+    """A client to whom nothing can be said."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def log(self, level: LoggingLevel, data: Json, logger: str | None = None) -> None:
+        raise RuntimeError("the client is deaf")
+
+
+@pytest.mark.parametrize("kind", [BLOCKING, ASYNC])
+async def test_a_command_whose_call_fails_is_stopped(tmp_path: Path, kind: str) -> None:
+    settings = Settings(state_dir=str(tmp_path / "state"), root=str(root_of(tmp_path)), grace=GRACE)
+    engine = await Engine.open(settings)
+    try:
+        commands, host = Commands(engine, settings, Limits()), Host(alias="web1", host=LOCAL)
+        begin = commands.start if kind == ASYNC else partial(commands.run, announcement="created")
+        with pytest.raises(RuntimeError, match="deaf"):
+            await begin(host, "sleep 60", Deaf())
+        (job,) = engine.list(kind)
+        ended = await engine.wait(kind, job.id, 20)
+        assert (ended.status, ended.cancel_reason) == ("cancelled", "request_failed")
+    finally:
+        await engine.close()
 
 
 async def test_a_task_tells_that_it_was_created_and_once_how_it_ended(session: Session) -> None:

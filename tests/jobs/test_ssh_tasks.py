@@ -11,6 +11,7 @@ from intercept_py.jobs.dialects import ssh_inputs, ssh_tasks
 from intercept_py.jobs.dialects.ssh_sanitise import sanitised
 from intercept_py.jobs.dialects.ssh_tasks import Ids, Limits
 from intercept_py.jobs.model import Event, Job, Output, Status
+from intercept_py.model import JsonObject
 
 NOW = 1_800_000_000.0
 LIMITS = Limits(max_seconds=60, task_result_ttl=300)
@@ -99,6 +100,26 @@ def test_progress_is_what_the_job_says_else_the_time_it_used_and_never_100_befor
     assert ssh_tasks.percent(JOB, said, NOW, LIMITS) == 75
     assert ssh_tasks.percent(JOB, None, NOW + 1000, LIMITS) == 99
     assert ssh_tasks.percent(JOB, Event(3, NOW, "progress", {"done": 4, "total": 4}), NOW, LIMITS) == 99
+    assert ssh_tasks.percent(JOB, Event(3, NOW, "progress", {"done": -4, "total": 4}), NOW, LIMITS) == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"done": 1},
+        {"done": 1, "total": 0},
+        {"done": 1, "total": -4},
+        {"done": "1", "total": "2"},
+        {"done": True, "total": 2},
+        {"done": None, "total": [4]},
+        {"done": 10**400, "total": 3},
+        {"done": 1e308, "total": 1},
+    ],
+)
+def test_progress_that_says_nothing_does_not_count(said: JsonObject) -> None:
+    used = ssh_tasks.percent(JOB, None, NOW, LIMITS)
+    assert ssh_tasks.percent(JOB, Event(3, NOW, "progress", said), NOW, LIMITS) == used
 
 
 def test_a_result_says_how_the_task_ended() -> None:
@@ -121,11 +142,6 @@ def test_the_one_notification_of_an_end_says_which() -> None:
     assert ssh_tasks.ending(cancelled, NOW, LIMITS) == ("cancelled", {"reason": "user_requested", "max_seconds": 60})
     word, facts = ssh_tasks.ending(replace(JOB, status="failed", exit_code=3, finished_at=NOW), NOW, LIMITS)
     assert (word, facts["exit_code"]) == ("failed", 3)
-
-
-def test_output_is_text_even_where_it_is_none_and_says_what_was_not_kept() -> None:
-    assert ssh_tasks.text(Output("é".encode()[:1], "é".encode()[1:])) == "é"
-    assert ssh_tasks.text(Output(b"a\xff", b"z", 7)) == "a\ufffd\n[7 bytes were not kept]\nz"
 
 
 def test_the_last_lines_are_returned() -> None:

@@ -220,6 +220,7 @@ async def test_what_cannot_be_triggered_is_an_error_and_starts_nothing(tmp_path:
             ("sleep", "soon", {}, "recipe `sleep` does not take `soon`"),
             ("sleep", 1, {"delay": "1h"}, "`delay` is not supported"),
             ("sleep", 1, {"ttl": "soon"}, "invalid ttl `soon`"),
+            ("sleep", "[" * 5000 + "]" * 5000, {}, "payload is nested too deeply"),
         ):
             answer = json.loads(await call.error("trigger_task", taskId=task, payload=payload, options=options))
             assert answer["error"]["name"] == "TriggerApiError"
@@ -297,13 +298,12 @@ async def test_the_other_tools_say_that_they_are_local(tmp_path: Path) -> None:
 
 async def test_when_the_store_fails_the_agent_is_told(tmp_path: Path) -> None:
     async with tools(tmp_path) as call:
-        run = await call.trigger("sleep", 60)
         with closing(sqlite3.connect(tmp_path / "state" / "jobs.db")) as db:
             db.execute("ALTER TABLE event RENAME TO gone")
-            answer = json.loads(await call.error("cancel_run", runId=run))
+            answer = json.loads(await call.error("trigger_task", taskId="sleep", payload=60))
             db.execute("ALTER TABLE gone RENAME TO event")
         assert answer["error"]["name"] == "TriggerApiError"
-        assert processes_of(tmp_path, run)
+        assert await call("list_runs") == "Found 0 runs\n\nNo runs found."
 
 
 # -- pure parts ------------------------------------------------------------------------------------------------------

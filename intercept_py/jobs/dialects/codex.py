@@ -2,7 +2,7 @@
 
 Failures are ordinary results with an `error` or a `message`, as they are there; only `codex_start` fails as tools do.
 
-Below: `codex_tools`, `engine`, `recipes`, `serving`. Above: `cli.jobs`.
+Below: `codex_tools`, `output_text`, `engine`, `recipes`, `serving`. Above: `cli.jobs`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 __all__ = ["build"]
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TypeAlias
 
 from mcp_types import CallToolResult
@@ -19,6 +20,7 @@ from mcp_types import CallToolResult
 from intercept_py import __version__
 from intercept_py.jobs import recipes
 from intercept_py.jobs.dialects import Options, codex_tools, pydantic_texts
+from intercept_py.jobs.dialects.output_text import text_of
 from intercept_py.jobs.engine import Engine
 from intercept_py.jobs.model import TERMINAL, Job, JobError, Order, Output, Status
 from intercept_py.jobs.serving import Context, Service, json_result, text_result
@@ -146,10 +148,16 @@ class Codex:
         return facts if job.status in TERMINAL else {**facts, "status": "timeout"}
 
     async def _queue_status(self, _: JsonObject, __: Context) -> Json:
-        running = self._engine.list(KIND, _ACTIVE, limit=1)
-        pending = self._engine.list(KIND, _PENDING, limit=_MOST)
+        running = list(islice(self._own(_ACTIVE), 1))
         which = {"running_job_id": running[0].id} if running else {}
-        return {"busy": bool(running), **which, "pending_count": len(pending)}
+        return {"busy": bool(running), **which, "pending_count": sum(1 for _ in self._own(_PENDING))}
+
+    def _own(self, statuses: tuple[Status, ...]) -> Iterator[Job]:
+        """This server's jobs in these statuses, newest first: others keep theirs in the same store."""
+        before: tuple[float, str] | None = None
+        while page := self._engine.list(KIND, statuses, limit=_MOST, before=before):
+            yield from (job for job in page if job.mine)
+            before = (page[-1].created_at, page[-1].id)
 
     def _describe(self, job: Job, lines: int) -> JsonObject:
         return {
@@ -196,7 +204,5 @@ def _exit_code(job: Job) -> int | None:
 
 
 def _tail(output: Output, lines: int) -> str:
-    gap = f"\n...({output.dropped} bytes dropped)...\n" if output.dropped else ""
-    text = output.head.decode(errors="replace") + gap + output.tail.decode(errors="replace")
-    last = "\n".join(text.splitlines()[-lines:])
+    last = "\n".join(text_of(output).splitlines()[-lines:])
     return last if len(last) <= _OUTPUT else _TRUNCATED + last[len(_TRUNCATED) - _OUTPUT :]

@@ -2,7 +2,7 @@
 
 Nothing is stored twice: an artifact is a long field of an event, cut out whenever the event is read.
 
-Below: `orchestration_tools`. Above: `orchestration`.
+Below: `orchestration_tools`, `output_text`. Above: `orchestration`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from intercept_py.jobs.dialects.orchestration_tools import TYPES
+from intercept_py.jobs.dialects.output_text import text_of
 from intercept_py.jobs.model import TERMINAL, Event, Job, Output, Status
 from intercept_py.model import Json, JsonObject
 
@@ -47,6 +48,9 @@ _SUMMARIES: dict[Status, str] = {
 }
 _BEHIND = "Run queued behind active session run"
 _PAUSED = "Queued by a server that has stopped: cancel it or start another run"
+
+_REPORTED = frozenset(TYPES) - {"run_started", "status_changed", "run_completed", "run_failed", "rejected"}
+"""Types of events that a job may use for its own."""
 
 _FIRST = 1
 """Events of the engine before a run's first."""
@@ -140,7 +144,8 @@ def _translated(job: Job, event: Event, output: Output) -> tuple[str, JsonObject
 
 
 def _type(name: str) -> str:
-    return name if name in TYPES else "command_updated"
+    """What an event that a job reports is called: none of those by which the engine tells what became of the run."""
+    return name if name in _REPORTED else "command_updated"
 
 
 def _ending(job: Job, status: str, output: Output) -> JsonObject:
@@ -151,13 +156,8 @@ def _ending(job: Job, status: str, output: Output) -> JsonObject:
         "summary": summary_of(job),
         **{name: value for name, value in optional.items() if value not in (None, "")},
         "killed": job.killed,
-        "output": _text_of(output),
+        "output": text_of(output),
     }
-
-
-def _text_of(output: Output) -> str:
-    gap = f"\n...[{output.dropped} bytes dropped]...\n" if output.dropped else ""
-    return output.head.decode(errors="replace") + gap + output.tail.decode(errors="replace")
 
 
 def _too_long(name: str, value: Json) -> Artifact | None:

@@ -83,7 +83,7 @@ class Commands:
 
     @asynccontextmanager
     async def _started(self, kind: str, host: Host, command: str) -> AsyncIterator[Job]:
-        """A new job, which is stopped if the body is cancelled."""
+        """A new job, which is stopped if the body fails or is cancelled: nobody would attend to it any more."""
         order = Order(
             kind=kind,
             argv=self.check(host, command),
@@ -97,9 +97,10 @@ class Commands:
             job = await self._engine.start(order, self._ids.make(host.alias, command, time.time()))
         try:
             yield job
-        except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True):
-                await self._engine.cancel(kind, job.id, by="client", reason="request_cancelled", wait=0)
+        except BaseException as exc:
+            reason = "request_cancelled" if isinstance(exc, asyncio.CancelledError) else "request_failed"
+            with anyio.CancelScope(shield=True), suppress(JobError):
+                await self._engine.cancel(kind, job.id, by="client", reason=reason, wait=0)
             raise
 
     async def _follow(self, job: Job, context: Context) -> Job:
@@ -137,8 +138,7 @@ class Commands:
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
-            # Nobody listens any more, or the server ends and has closed its store.
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, JobError):
+            with suppress(JobError):  # the server ends and has closed its store
                 await work
 
         task = asyncio.create_task(quietly())

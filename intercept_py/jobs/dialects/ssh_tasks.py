@@ -1,6 +1,8 @@
 """A job as the ssh tools show it: ids, statuses, results. Pure.
 
-Below: `jobs.model`. Above: `ssh`. A job that was asked to stop is `running` until it has; `cancelled` is final.
+A job that was asked to stop is `running` until it has; `cancelled` is final.
+
+Below: `jobs.model`, `output_text`. Above: `ssh`.
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ __all__ = [
     "run_result",
     "status",
     "tail",
-    "text",
 ]
 
+import math
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 
+from intercept_py.jobs.dialects.output_text import text_of
 from intercept_py.jobs.model import TERMINAL, Event, Job, Output, Status
-from intercept_py.model import JsonObject
+from intercept_py.model import Json, JsonObject
 
 ASYNC: Final = "ssh"
 BLOCKING: Final = "ssh-sync"
@@ -127,7 +130,7 @@ def status(job: Job, printed: Output, progress: Event | None, now: float, limits
         "progress_percent": percent(job, progress, now, limits),
         "elapsed_ms": elapsed_ms(job, now),
         "bytes_read": len(printed.head) + printed.dropped + len(printed.tail),
-        "output_lines_available": len(text(printed).splitlines()),
+        "output_lines_available": len(text_of(printed).splitlines()),
         **({"cancel_requested": True} if job.status == "cancelling" else {}),
     }
 
@@ -136,10 +139,20 @@ def percent(job: Job, progress: Event | None, now: float, limits: Limits) -> int
     """How far a task is: what it says itself, else how much of its time is used; 100 means completed."""
     if job.status == "succeeded":
         return 100
-    done, whole = elapsed_ms(job, now), limits.max_seconds * 1000
-    if progress is not None:
-        done, whole = progress.data["done"], progress.data["total"]
-    return min(99, max(0, int(100 * done / whole)))
+    used = 100 * elapsed_ms(job, now) / (limits.max_seconds * 1000)
+    said = None if progress is None else _percent_of(progress.data.get("done"), progress.data.get("total"))
+    return int(min(99, max(0, used if said is None else said)))
+
+
+def _percent_of(done: Json, total: Json) -> float | None:
+    """What is done of the total; None unless both are numbers that say so, since a job can report anything."""
+    if type(done) not in (int, float) or type(total) not in (int, float) or total <= 0:
+        return None
+    try:
+        percent = 100 * done / total
+    except OverflowError:
+        return None
+    return percent if math.isfinite(percent) else None
 
 
 def outcome(job: Job, now: float) -> JsonObject:
@@ -156,30 +169,24 @@ def outcome(job: Job, now: float) -> JsonObject:
 def result(job: Job, printed: Output, now: float, limits: Limits) -> JsonObject:
     """What ssh_get_task_result says of a task that has ended."""
     head = {"task_id": job.id, "status": _word(job)}
-    return {**head, **outcome(job, now), "output": text(printed), "max_seconds": limits.max_seconds}
+    return {**head, **outcome(job, now), "output": text_of(printed), "max_seconds": limits.max_seconds}
 
 
 def run_result(job: Job, printed: Output, now: float) -> JsonObject:
     """What ssh_run says of its command."""
     head = {"task_id": job.id, "alias": job.meta["alias"], "hash": digest(job.text)}
-    return {**head, **outcome(job, now), "output": text(printed)}
+    return {**head, **outcome(job, now), "output": text_of(printed)}
 
 
 def tail(job: Job, printed: Output, most: int) -> JsonObject:
     """What ssh_get_task_output says: the last `most` lines printed so far."""
-    lines = text(printed).splitlines()
+    lines = text_of(printed).splitlines()
     return {
         "task_id": job.id,
         "output_lines": lines[-most:],
         "total_lines": len(lines),
         "has_more": len(lines) > most,
     }
-
-
-def text(printed: Output) -> str:
-    """The output as text; a line in brackets stands for what was not kept."""
-    gap = f"\n[{printed.dropped} bytes were not kept]\n".encode() if printed.dropped else b""
-    return (printed.head + gap + printed.tail).decode("utf-8", "replace")
 
 
 def ending(job: Job, now: float, limits: Limits) -> tuple[str, JsonObject]:

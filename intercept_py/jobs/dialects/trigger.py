@@ -193,3 +193,5 @@ def _parsed(payload: Json) -> Json:
         return msgspec.json.decode(payload) if isinstance(payload, str) else payload
     except ValueError:
         return payload
+    except RecursionError as exc:
+        raise ApiError(400, "payload is nested too deeply") from exc

@@ -3,7 +3,7 @@
 Times are ISO 8601 in UTC with milliseconds. Optional fields are absent where they have no value: the clients refuse
 null. A job that was asked to stop and still runs is `CANCELED` without `finishedAt`, as the original shows it.
 
-Below: `jobs.model`. Above: `trigger_runs`.
+Below: `jobs.model`, `output_text`. Above: `trigger_runs`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from intercept_py.jobs.dialects.output_text import text_of
 from intercept_py.jobs.dialects.trigger_tasks import PARAMETERS, payload_schema
 from intercept_py.jobs.model import TERMINAL, Event, Job, Output, Status
 from intercept_py.model import Json, JsonObject
@@ -179,8 +180,8 @@ def _shown(job: Job, output: Output) -> str | None:
     """What a finished run printed, its middle left out if it is long; None for nothing."""
     if job.finished_at is None:
         return None
-    text, half = (output.head + output.tail).decode(errors="replace"), _OUTPUT_SHOWN // 2
-    if output.dropped or len(text) > _OUTPUT_SHOWN:
+    text, half = text_of(output), _OUTPUT_SHOWN // 2
+    if len(text) > _OUTPUT_SHOWN:
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
     return text or None
 

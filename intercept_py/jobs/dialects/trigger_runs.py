@@ -27,7 +27,7 @@ from intercept_py.jobs.dialects import trigger_objects
 from intercept_py.jobs.dialects.trigger_query import MOST, ApiError, Filter, duration, duration_text, page_size
 from intercept_py.jobs.dialects.trigger_tasks import PARAMETERS, PayloadError, arguments
 from intercept_py.jobs.engine import Engine
-from intercept_py.jobs.model import Event, Job, JobError, Order, Status
+from intercept_py.jobs.model import Event, Job, JobError, Order, Output, Status
 from intercept_py.model import Json, JsonObject
 
 KIND = "trigger"
@@ -35,6 +35,7 @@ ENVIRONMENTS = ("dev", "staging", "prod", "preview")
 
 _ID_LETTERS = string.ascii_lowercase + string.digits
 _EVENTS_TRACED = 1000
+_NO_OUTPUT = Output(b"")
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -102,12 +103,12 @@ class Runs:
     def retrieve(self, environment: str, run_id: str) -> JsonObject:
         """One run."""
         job = self.find(environment, run_id)
-        return trigger_objects.retrieved(job, self._engine.output(KIND, run_id))
+        return trigger_objects.retrieved(job, self._printed(job))
 
     def row(self, environment: str, run_id: str) -> tuple[int, JsonObject]:
         """One run as the realtime stream tells it, and the number of the event that made it so."""
         job = self.find(environment, run_id)
-        return job.last_seq, trigger_objects.row(job, self._engine.output(KIND, run_id))
+        return job.last_seq, trigger_objects.row(job, self._printed(job))
 
     def trace(self, environment: str, run_id: str) -> JsonObject:
         """What happened in a run, up to a thousand events."""
@@ -188,6 +189,10 @@ class Runs:
                 return
             before = (page[-1].created_at, page[-1].id)
 
+    def _printed(self, job: Job) -> Output:
+        """Read only if it is shown: what has ended shows it."""
+        return _NO_OUTPUT if job.finished_at is None else self._engine.output(KIND, job.id)
+
     def _events(self, run_id: str) -> Iterator[Event]:
         after = 0
         while page := self._engine.events(KIND, run_id, after=after, limit=MOST):
@@ -200,6 +205,8 @@ def _read(kind: type[S], body: Json) -> S:
         return msgspec.convert(body, kind)
     except msgspec.ValidationError as exc:
         raise ApiError(400, f"invalid body: {exc}") from exc
+    except RecursionError as exc:
+        raise ApiError(400, "body is nested too deeply") from exc
 
 
 def _payload(payload: Json, options: _Options) -> Json:
@@ -208,6 +215,8 @@ def _payload(payload: Json, options: _Options) -> Json:
         return payload
     try:
         return msgspec.json.decode(payload)["json"]
+    except RecursionError as exc:
+        raise ApiError(400, "payload is nested too deeply") from exc
     except (TypeError, ValueError, LookupError) as exc:
         raise ApiError(400, "payload must be a SuperJSON string when payloadType is application/super+json") from exc
 
