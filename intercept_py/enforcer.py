@@ -201,7 +201,7 @@ class Enforcer:
 
     def _opens(self, fault: Finding, charges: tuple[Charge, ...]) -> bool:
         """Whether a call may go on although its charges were not made."""
-        if fault.code != "state_unavailable":
+        if fault.code != "state_unavailable" and not (fault.code == "state_error" and all(c.shadow for c in charges)):
             return False
         default = self._fail_open
         return all(charge.shadow or (default if charge.fail_open is None else charge.fail_open) for charge in charges)

@@ -250,3 +250,18 @@ def test_an_outage_is_over_when_a_charge_has_been_committed() -> None:
     assert len(outage.news) == 2
     outage.seen("away")
     assert [level for level, _ in outage.news] == ["error", "info", "error"]
+
+
+def test_a_limit_that_is_only_watched_denies_nothing_whatever_is_counted(tmp_path: Path) -> None:
+    policy = """
+tools:
+  echo:
+    rules:
+      - mode: shadow
+        state: {counter: spent, window: day, increment_from: args.amount}
+        conditions: [{path: state.echo.spent, op: lte, value: 10}]
+"""
+    talk = Conversation(policy, tmp_path)
+    for number, amount in enumerate((1, 1e300, 5e-324, "1e300", -1)):
+        talk.say(call(number, "echo", {"amount": amount}))
+    assert len(talk.calls()) == 5

@@ -50,5 +50,5 @@ def _rq(name: str) -> Any:
     try:
         return import_module(f"intercept_py.jobs.{name}")
     except ModuleNotFoundError as exc:
-        text = f"jobs with workers need the package `{exc.name}`: pip install 'intercept-py[rq]'"
+        text = f"jobs with workers need the package `{exc.name}`: pip install rq"
         raise JobError("redis", text) from None

@@ -107,6 +107,8 @@ def check(url: str) -> str:
     module = SCHEMES.get(scheme)
     if scheme in _REFUSED:
         raise StateError(f"state of kind `{scheme}` is not supported: {_REFUSED[scheme]}")
+    if module is None and url.startswith(("/", ".", "~")):
+        raise StateError("state is named by a URL: write `sqlite://` and the absolute path of the file")
     if module is None:
         # The URL itself may hold a password.
         known = ", ".join(f"`{name}:`" for name in SCHEMES)

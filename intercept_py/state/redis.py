@@ -65,7 +65,6 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         self._store = f"{{intercept:{escaped}}}"
         self._max_keys = max_keys
         self._generation = "-"
-        self._candidate = os.urandom(8).hex()
 
     # What `limits` lacks.
 
@@ -145,7 +144,8 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     def _charge(self, keys: list[str], words: list[str | int]) -> tuple[list[Any], list[str]]:
         """Which limits are passed, and the generation and marks if the charges were made. Words as in `charge.lua`."""
         with self._mutex:
-            first = (self._generation, self._candidate, self._max_keys)
+            # Should the store be a new one, this is its name: another one each time, since an answer may get lost.
+            first = (self._generation, os.urandom(8).hex(), self._max_keys)
             answer = self._run(CHARGE, keys, [" ".join(map(str, (*first, *words)))])
             if isinstance(answer, bytes):
                 marks = answer.decode().split()
@@ -167,8 +167,6 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     def _learn(self, generation: str) -> None:
         self._generation = generation
-        if generation == self._candidate:  # the next store must not pass for this one
-            self._candidate = os.urandom(8).hex()
 
     def _run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
         """What a script answers that is about counters. Called with the lock held."""

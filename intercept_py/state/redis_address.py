@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["Address", "check", "parse"]
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -37,11 +38,14 @@ class Address(msgspec.Struct, frozen=True):
         return text.replace(self.password, "…") if self.password else text
 
 
+_WORD = re.compile("[a-z_]+")
+
+
 def check(url: str) -> None:
     """Raise `StateError` for a URL that names no Redis, and where the package that talks to Redis is missing."""
     parse(url)
     if find_spec("redis") is None:
-        raise StateError('limits in Redis need the package `redis`: pip install "intercept-py[redis]"')
+        raise StateError("limits in Redis need the package `redis`: pip install redis")
 
 
 def parse(url: str) -> Address:
@@ -106,7 +110,9 @@ _TLS: Mapping[str, Callable[[str], bool]] = {
 def _tls_option(name: str, value: str, allowed: Mapping[str, Callable[[str], bool]]) -> str:
     if name not in allowed:
         known = ", ".join(f"`{known}`" for known in ("timeout", "db", *allowed))
-        raise StateError(f"`{name[:32]}` in the URL of the state is not an option of it: there are {known}")
+        # What is no word may be a piece of a password that holds a `?`.
+        which = f"`{name[:32]}`" if _WORD.fullmatch(name) else "something after `?`"
+        raise StateError(f"{which} in the URL of the state is not an option of it: there are {known}")
     if not allowed[name](value):
         raise StateError(f"`{name}` in the URL of the state has a value that it cannot have")
     return value

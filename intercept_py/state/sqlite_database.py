@@ -65,7 +65,7 @@ class DatabaseError(StateError):
 
 
 class DatabaseUnavailableError(DatabaseError, UnavailableError):
-    """The file cannot be used, whatever it is asked. A file that is full is another case: many values fill it."""
+    """The file cannot be used, whatever it is asked. One that is full or locked is not: agents can bring that about."""
 
 
 class Database:
@@ -102,8 +102,7 @@ class Database:
             self._connection.close()
             raise
         self._look_at = 0.0
-        self._shared_path = sqlite_file.shared_path(path)
-        self._shared = identity(self._shared_path)
+        self._beside = {name: identity(name) for name in sqlite_file.beside(path)}
 
     # ---- transactions
 
@@ -290,9 +289,10 @@ class Database:
     def _check_place(self) -> None:
         """Others would count in another file than we do, if the one at our path is not ours any more."""
         path = self.path
-        if identity(path) != self._identity or identity(self._shared_path) != self._shared:
+        gone = any(identity(name) != known for name, known in self._beside.items())
+        if gone or identity(path) != self._identity or sqlite_file.is_empty(path):
             raise DatabaseUnavailableError(
-                f"state file `{path}` (or `-shm` beside it) was removed or replaced while in use: "
+                f"state file `{path}` (or `-wal` or `-shm` beside it) was removed or replaced while in use: "
                 "put it back, or start the proxy again"
             )
 
@@ -306,7 +306,8 @@ class Database:
                 return
             except sqlite3.OperationalError:
                 if time.monotonic() > deadline:
-                    raise DatabaseUnavailableError(
+                    # No limit opens by this: who gives a neighbour much to judge has it hold the file.
+                    raise DatabaseError(
                         f"state file `{self.path}` has been locked by another process for over {self._patience:g} s: "
                         "end that one, or name another file"
                     ) from None

@@ -5,7 +5,7 @@ Light, because `run` looks here before it starts the server. Above: `sqlite_data
 
 from __future__ import annotations
 
-__all__ = ["check", "identity", "path_of", "prepare", "shared_path", "warnings"]
+__all__ = ["beside", "check", "identity", "is_empty", "path_of", "prepare", "warnings"]
 
 import os
 import stat
@@ -14,12 +14,17 @@ from contextlib import suppress
 from intercept_py.errors import StateError
 from intercept_py.private_files import explain, exposure, make_directory
 
+_MAGIC = b"SQLite format 3\0"
 _FORMS = "write `sqlite:///path/to/file`, or `sqlite:` for the usual place"
 
 
 def check(url: str) -> None:
     """Make sure that there is a file that could be used. Raises `StateError` if not."""
-    prepare(path_of(url))
+    path = path_of(url)
+    prepare(path)
+    with open(path, "rb") as file:
+        if file.read(len(_MAGIC)) not in (b"", _MAGIC):
+            raise StateError(f"`{path}` holds something else than limits: name another file")
 
 
 def path_of(url: str) -> str:
@@ -49,9 +54,9 @@ def _default_path() -> str:
     return os.path.join(user_state_dir("intercept-py", appauthor=False), "limits.sqlite")
 
 
-def shared_path(path: str) -> str:
-    """The file beside `path` through which the processes that use it see each other."""
-    return f"{path}-shm"
+def beside(path: str) -> tuple[str, str]:
+    """The files beside `path` through which the processes that use it see what the others have done."""
+    return f"{path}-wal", f"{path}-shm"
 
 
 def prepare(path: str) -> None:
@@ -61,21 +66,24 @@ def prepare(path: str) -> None:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _check(path)
-        for beside in (f"{path}-wal", shared_path(path)):
+        for name in beside(path):
             with suppress(FileNotFoundError):
-                _check(beside)
+                _check(name)
     except OSError as exc:
         raise StateError(f"cannot open state file `{path}`: {explain(exc)}") from exc
 
 
 def _check(path: str) -> None:
     """Only looks: whoever opens and closes a file loses this process's locks on it."""
-    mode = os.lstat(path).st_mode
+    status = os.lstat(path)
+    mode = status.st_mode
     if stat.S_ISLNK(mode):
         raise StateError(f"state file `{path}` is a symbolic link: name the file that it points to")
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise StateError(f"state file `{path}` is {kind}: name a regular file")
+    if status.st_nlink > 1:
+        raise StateError(f"state file `{path}` has another name, under which others would count apart: remove one")
     if not os.access(path, os.R_OK | os.W_OK):
         raise StateError(f"state file `{path}` may not be written: name a file that this user may write")
 
@@ -87,6 +95,14 @@ def identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def is_empty(path: str) -> bool:
+    """Whether nothing is left in the file: one that is in use never is empty."""
+    try:
+        return not os.stat(path).st_size
+    except OSError:
+        return True
 
 
 def warnings(url: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
-from intercept_py.state import open_state
+from intercept_py.state import check, open_state
 
 ONE = (Charge(("limit", "t"), Decimal(1), Decimal(1), Window(60), Strategy.MOVING, "r"),)
 
@@ -23,7 +23,12 @@ def test_state_in_memory_charges_and_refunds(url: str) -> None:
     state.close()
 
 
-@pytest.mark.parametrize("url", ["postgres://user:hunter2@db/x", "memory2:", "", "/var/lib/state"])
+def test_a_path_is_told_from_a_url() -> None:
+    with pytest.raises(StateError, match="write `sqlite://` and the absolute path of the file"):
+        check("/var/lib/state")
+
+
+@pytest.mark.parametrize("url", ["postgres://user:hunter2@db/x", "memory2:", ""])
 def test_an_unknown_kind_of_state_names_what_is_supported_and_no_password(url: str) -> None:
     with pytest.raises(StateError, match="is not supported: use `memory:`") as caught:
         open_state(url)
@@ -37,7 +42,7 @@ def test_state_in_memory_has_no_address() -> None:
 
 def test_limits_is_imported_only_when_state_is_opened() -> None:
     program = (
-        "import sys; from intercept_py.state import open_state; assert 'limits' not in sys.modules; "
+        "import sys; from intercept_py.state import check, open_state; assert 'limits' not in sys.modules; "
         "open_state('memory:'); assert 'limits' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

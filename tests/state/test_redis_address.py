@@ -82,7 +82,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it() -> None:
         "except StateError as exc: print(exc)"
     )
     told = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
-    assert told.stdout.strip() == 'limits in Redis need the package `redis`: pip install "intercept-py[redis]"'
+    assert told.stdout.strip() == "limits in Redis need the package `redis`: pip install redis"
 
 
 def test_redis_is_imported_only_for_counters_in_redis() -> None:

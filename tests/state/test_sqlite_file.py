@@ -18,7 +18,7 @@ import pytest
 
 from intercept_py import state
 from intercept_py.errors import StateError, UnavailableError
-from intercept_py.state import open_state
+from intercept_py.state import check, open_state
 from intercept_py.state.quota import Quota
 from intercept_py.state.sqlite import SqliteStorage
 from intercept_py.state.sqlite_file import path_of
@@ -245,7 +245,10 @@ def test_a_file_that_another_process_holds_is_waited_for_no_longer_than_the_pati
         other.execute("BEGIN IMMEDIATE")
         locked = f"state file `{path}` has been locked by another process for over 0.2 s: end that one, or name another"
         for _ in range(2):
-            assert locked in fault(lambda: quota.charge("s", (ONE_A_DAY,)), UnavailableError)
+            with pytest.raises(StateError) as caught:
+                quota.charge("s", (ONE_A_DAY,))
+            assert locked in str(caught.value)
+            assert not isinstance(caught.value, UnavailableError), "an agent can bring it about, and no limit may open"
         quota.commit()
         other.execute("COMMIT")
         assert fits(quota, ONE_A_DAY)
@@ -277,7 +280,7 @@ def test_a_full_disk_is_a_fault_of_the_opening(path: Path) -> None:
         assert fits(opened, ONE_A_DAY)
 
 
-@pytest.mark.parametrize("gone", ["limits.sqlite", "limits.sqlite-shm"])
+@pytest.mark.parametrize("gone", ["limits.sqlite", "limits.sqlite-wal", "limits.sqlite-shm"])
 def test_a_file_that_is_gone_stops_every_charge_until_it_is_back(path: Path, quota: Quota, gone: str) -> None:
     """Others may count in another file by now. This is noticed within a quarter of a second."""
     file = path.with_name(gone)
@@ -290,6 +293,20 @@ def test_a_file_that_is_gone_stops_every_charge_until_it_is_back(path: Path, quo
         quota.commit()
     file.with_suffix(".away").rename(file)
     assert fits(quota, charge())
+
+
+def test_a_file_that_was_emptied_stops_every_charge(path: Path, quota: Quota) -> None:
+    assert fits(quota, ONE_A_DAY)
+    os.truncate(path, 0)
+    time.sleep(0.3)
+    assert "was removed or replaced while in use" in fault(lambda: quota.charge("s", (ONE_A_DAY,)), UnavailableError)
+
+
+def test_a_file_with_two_names_is_refused(path: Path, quota: Quota) -> None:
+    """Each name would have a log of its own beside it, and so a count of its own."""
+    quota.close()
+    os.link(path, path.with_name("other.sqlite"))
+    assert "has another name, under which others would count apart: remove one" in opening(path)
 
 
 def test_a_file_that_was_replaced_stops_every_charge_and_closing_the_old_one_leaves_the_new_one_alone(
@@ -340,16 +357,22 @@ def test_a_state_file_that_cannot_be_used_is_said_before_the_server_starts(proxy
 
 
 def test_a_damaged_state_file_denies_limited_calls_and_no_others(proxy: StartProxy, path: Path) -> None:
-    path.write_bytes(b"not a database at all" * 100)
+    path.write_bytes(b"SQLite format 3\0" + b"and nothing like it" * 100)
     path.chmod(0o622)
     wire = proxy(LIMITED, None, "--state", f"sqlite://{path}")
     wire.initialize()
     reason = denial(wire.call("echo", {"text": "x"}))
-    assert f"the limits cannot be checked: state file `{path}` holds something else than limits" in reason
+    assert f"the limits cannot be checked: state file `{path}` " in reason
     assert "result" in wire.call("measure", {"value": 1})
     assert wire.finish() == 0
     assert f"state file `{path}` may be written by other users" in wire.stderr()
     assert "Traceback" not in wire.stderr()
+
+
+def test_a_file_that_is_no_database_starts_nothing(path: Path) -> None:
+    path.write_text("tools: {}")
+    with pytest.raises(StateError, match="holds something else than limits: name another file"):
+        check(f"sqlite://{path}")
 
 
 def test_a_file_that_stays_locked_denies_and_stops_nobody_for_long(proxy: StartProxy, path: Path) -> None:
