@@ -1,8 +1,9 @@
 """kill -9 at any moment of a burst of calls: the limit holds over all restarts, and no call was sent without a record.
 
-    INTERCEPT_KILLS=300 python -m pytest tests/state/test_sqlite_kill.py -s
+    INTERCEPT_KILLS=300 python -m pytest tests/state/test_kill.py -s
 
-kills a real proxy 300 times, and prints where the kills fell. The default is small enough for every run of the suite.
+kills a real proxy 300 times for each kind of store, and prints where the kills fell. The default is small enough for
+every run of the suite.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from intercept_py.audit.chain import verify
+from tests.support import redis_server
 from tests.support.commands import received
 from tests.support.wire import Message, StartProxy, Wire
 
@@ -80,14 +82,24 @@ def records(audit: Path) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry.get("effect") == "allow"]
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty store that outlives its proxies."""
+    if request.param == "sqlite":
+        yield f"sqlite://{tmp_path}/limits.sqlite"
+        return
+    with redis_server.running(tmp_path / "redis") as url:
+        yield url
+
+
 @pytest.mark.timeout(60 + KILLS * 5)
 @pytest.mark.parametrize("first", range(0, KILLS, ROUND))
 def test_after_a_kill_at_any_point_the_limit_holds_and_every_call_sent_is_on_record(
-    first: int, proxy: StartProxy, tmp_path: Path, record: Path, audit: Path
+    first: int, store: str, proxy: StartProxy, record: Path, audit: Path
 ) -> None:
     rng = random.Random(first)
     names = (f"call-{number}" for number in itertools.count())
-    state = ("--state", f"sqlite://{tmp_path}/limits.sqlite")
+    state = ("--state", store)
     fell: Counter[str] = Counter()
     for _ in range(min(ROUND, KILLS - first)):
         wire = proxy(POLICY, None, *state)
