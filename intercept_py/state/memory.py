@@ -14,17 +14,15 @@ __all__ = ["MemoryStorage", "open_state"]
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
-from decimal import Decimal
 from itertools import islice
 from threading import Lock
 from typing import TypeAlias
 
-from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
-
-from intercept_py.model import Charge, Strategy, Window
+from intercept_py.model import Charge, Strategy
 from intercept_py.state import Receipt, State
 from intercept_py.state.counters import LOOK_AHEAD, Fixed, Sliding, grain, too_many, weigh
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, minus, plus, steady_clock, window_end
+from intercept_py.state.quota import SECOND, Number, Posting, Quota, minus, plus, steady_clock, window_end
+from intercept_py.state.storage import AtomicStorage
 
 # Members of an enum are slow to look up.
 _FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
@@ -104,7 +102,7 @@ class _Moving:
 _Counter: TypeAlias = Fixed | _Moving | Sliding
 
 
-class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+class MemoryStorage(AtomicStorage):
     """Counters in dicts behind one lock. `clock` tells seconds since the epoch; if it goes back, time stands still."""
 
     STORAGE_SCHEME = ["intercept-memory"]  # noqa: RUF012  declared so by `limits`
@@ -238,11 +236,6 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     # What `limits` asks of a storage.
 
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """The faults that `limits` may wrap."""
-        return ArithmeticError
-
     def check(self) -> bool:
         """Memory is always there."""
         return True
@@ -287,10 +280,6 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             counter = self._fixed.get(key)
             return max(now, 0 if counter is None else counter.dies()) / SECOND
 
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a moving window if it fits."""
-        return self._acquire(_MOVING, key, limit, expiry, amount)
-
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
         with self._mutex:
@@ -299,10 +288,6 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             if not isinstance(counter, _Moving) or not counter.read(now):
                 return now / SECOND, 0
             return counter.oldest() / SECOND, int(counter.value)
-
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a sliding window if it fits."""
-        return self._acquire(_SLIDING, key, limit, expiry, amount)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """The count of the window before and for how long it counts, then the same of the current one."""
@@ -314,14 +299,6 @@ class MemoryStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 return 0, 0.0, 0, rest + expiry
             counter.roll(now)
             return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
-
-    def clear_sliding_window(self, key: str, expiry: int) -> None:
-        """Forget one key."""
-        self.clear(key)
-
-    def _acquire(self, strategy: Strategy, key: str, limit: int, expiry: int, amount: int) -> bool:
-        charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
-        return self.charge_all([Posting(key, charge, exact(charge.amount))]).refused is None
 
 
 def _counter(charge: Charge, now: int) -> _Counter:

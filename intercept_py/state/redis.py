@@ -19,14 +19,13 @@ from decimal import Decimal
 from threading import Lock
 from typing import Any
 
-from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
-
 from intercept_py.errors import StateError, UnavailableError
-from intercept_py.model import Charge, Strategy, Window
+from intercept_py.model import Charge, Strategy
 from intercept_py.state import Receipt, Refusal, State, redis_address
 from intercept_py.state.breaker import Breaker
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, plus
+from intercept_py.state.quota import SECOND, Number, Posting, Quota, plus
 from intercept_py.state.redis_link import Argument, Link, Script, read_script
+from intercept_py.state.storage import AtomicStorage
 
 CHARGE = read_script("numbers", "windows", "charge")
 REFUND = read_script("numbers", "refund")
@@ -48,7 +47,7 @@ def open_storage(url: str, prefix: str) -> tuple[RedisStorage, str]:
     return RedisStorage(url, prefix=prefix), ""
 
 
-class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+class RedisStorage(AtomicStorage):
     """Counters in Redis. Storages with different prefixes share nothing."""
 
     STORAGE_SCHEME = ["intercept-redis"]  # noqa: RUF012  declared so by `limits`
@@ -79,7 +78,7 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         places = {key: number for number, key in enumerate(added, 1)}
         words: list[str | int] = []
         for key, charge in counters.items():
-            words += (_kind(charge.strategy), charge.window.seconds * SECOND, _edge(charge), _text(added[key]))
+            words += (charge.strategy.value, charge.window.seconds * SECOND, _edge(charge), _text(added[key]))
         for posting in postings:
             charge = posting.charge
             words += (places[posting.key], _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
@@ -92,7 +91,7 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 return Receipt(refusal)
             shadowed += (refusal,)
         token = [
-            (key, _kind(counters[key].strategy), mark, _text(amount))
+            (key, counters[key].strategy.value, mark, _text(amount))
             for (key, amount), mark in zip(added.items(), marks[1::2], strict=True)
             if amount
         ]
@@ -175,11 +174,6 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     # What `limits` asks of a storage.
 
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """The faults that `limits` may wrap."""
-        return StateError
-
     def check(self) -> bool:
         """Whether Redis answers."""
         try:
@@ -211,18 +205,10 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """When a counter's window ends."""
         return float(self._look("fixed", key)[2] / SECOND)
 
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a moving window if it fits."""
-        return self._acquire(_MOVING, key, limit, expiry, amount)
-
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
         _, value, ends = self._look("moving", key, expiry)
         return ends / SECOND - expiry, int(value)
-
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a sliding window if it fits."""
-        return self._acquire(Strategy.SLIDING, key, limit, expiry, amount)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """The count of the window before and for how long it counts, then the same of the current one."""
@@ -230,21 +216,9 @@ class RedisStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         rest = expiry - now % (expiry * SECOND) / SECOND
         return int(before), rest if int(before) else 0.0, int(value), rest + expiry
 
-    def clear_sliding_window(self, key: str, expiry: int) -> None:
-        """Forget one key."""
-        self.clear(key)
-
     def _look(self, kind: str, key: str, expiry: int = 1) -> Any:
         with self._mutex:
             return self._run(LOOK, [key], [kind, expiry * SECOND])
-
-    def _acquire(self, strategy: Strategy, key: str, limit: int, expiry: int, amount: int) -> bool:
-        charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
-        return self.charge_all([Posting(key, charge, exact(charge.amount))]).refused is None
-
-
-def _kind(strategy: Strategy) -> str:
-    return "fixed" if strategy is _FIXED else "moving" if strategy is _MOVING else "sliding"
 
 
 def _edge(charge: Charge) -> str:

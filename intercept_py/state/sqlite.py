@@ -14,22 +14,20 @@ __all__ = ["SqliteStorage", "open_state", "open_storage"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from threading import Lock
 from typing import TypeAlias, cast
 
-from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport, Storage
-
 from intercept_py.errors import StateError
-from intercept_py.model import Charge, Strategy, Window
+from intercept_py.model import Strategy
 from intercept_py.state import Receipt, State
 from intercept_py.state.clock import Timepiece, this_machine
 from intercept_py.state.counters import Fixed, Sliding, weigh
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, exact, plus
+from intercept_py.state.quota import SECOND, Number, Posting, Quota, plus
 from intercept_py.state.sqlite_counters import Moving, SqliteCounter
 from intercept_py.state.sqlite_database import Database, DatabaseError
 from intercept_py.state.sqlite_file import path_of
 from intercept_py.state.sqlite_ledger import Entry, Ledger
+from intercept_py.state.storage import AtomicStorage, posting_of
 
 _GIB = 1024 * 1024 * 1024
 # Members of an enum are slow to look up.
@@ -63,7 +61,7 @@ _Token: TypeAlias = tuple[_Batch, list[_Charged]]
 """What a receipt keeps. A refund empties the list."""
 
 
-class SqliteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+class SqliteStorage(AtomicStorage):
     """Counters in the file at `uri` (`sqlite:///path`). `patience`: for how many seconds to wait for other processes.
 
     What `limits` asks of it is committed at once, together with what was charged before.
@@ -253,11 +251,6 @@ class SqliteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                 if not self._lost:  # else it is for `commit` to say so
                     self._fault = None
 
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """The faults that `limits` may wrap."""
-        return StateError
-
     def check(self) -> bool:
         """Whether the file can be used now."""
         try:
@@ -279,7 +272,7 @@ class SqliteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add to a counter. Its window starts with its first hit, as `limits` defines it."""
         with self._operation() as (_, now):
-            posting = _posting(_FIXED, key, expiry)
+            posting = posting_of(_FIXED, key, expiry)
             entry = self._ledger.entry(posting, now)
             counter = entry.counter
             assert isinstance(counter, Fixed)
@@ -296,48 +289,31 @@ class SqliteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     def get(self, key: str) -> int:
         """The value of a counter."""
         with self._operation() as (_, now):
-            return int(self._ledger.entry(_posting(_FIXED, key, 1), now).counter.read(now))
+            return int(self._ledger.entry(posting_of(_FIXED, key, 1), now).counter.read(now))
 
     def get_expiry(self, key: str) -> float:
         """When a counter's window ends."""
         with self._operation() as (_, now):
-            entry = self._ledger.entry(_posting(_FIXED, key, 1), now)
+            entry = self._ledger.entry(posting_of(_FIXED, key, 1), now)
             return max(now, 0 if entry.id is None else entry.counter.dies()) / SECOND
-
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a moving window if it fits."""
-        return self._acquire(_posting(_MOVING, key, expiry, limit, amount))
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
         with self._operation() as (_, now):
-            counter = self._ledger.entry(_posting(_MOVING, key, expiry), now).counter
+            counter = self._ledger.entry(posting_of(_MOVING, key, expiry), now).counter
             assert isinstance(counter, Moving)
             value = counter.read(now)
             return (counter.oldest() if value else now) / SECOND, int(value)
-
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Add to a sliding window if it fits."""
-        return self._acquire(_posting(_SLIDING, key, expiry, limit, amount))
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """The count of the window before and for how long it counts, then the same of the current one."""
         with self._operation() as (_, now):
             rest = expiry - now % (expiry * SECOND) / SECOND
-            counter = self._ledger.entry(_posting(_SLIDING, key, expiry), now).counter
+            counter = self._ledger.entry(posting_of(_SLIDING, key, expiry), now).counter
             assert isinstance(counter, Sliding)
             counter.roll(now)
             return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
 
-    def clear_sliding_window(self, key: str, expiry: int) -> None:
-        """Forget one key."""
-        self.clear(key)
-
-    def _acquire(self, posting: Posting) -> bool:
+    def _acquire(self, entry: Posting) -> bool:
         with self._operation() as (batch, _):
-            return self._charge(batch, [posting]).refused is None
-
-
-def _posting(strategy: Strategy, key: str, expiry: int, limit: int = 0, amount: int = 0) -> Posting:
-    charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
-    return Posting(key, charge, exact(charge.amount))
+            return self._charge(batch, [entry]).refused is None

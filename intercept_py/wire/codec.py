@@ -11,7 +11,6 @@ __all__ = [
     "INVALID_PARAMS",
     "INVALID_REQUEST",
     "MAX_DEPTH",
-    "METHOD_NOT_FOUND",
     "PARSE_ERROR",
     "Envelope",
     "decode",
@@ -34,7 +33,6 @@ from intercept_py.model import Json, RequestId
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 """JSON-RPC 2.0, section 5.1."""
 
