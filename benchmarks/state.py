@@ -9,19 +9,13 @@ something on a busy machine as well.
 
 from __future__ import annotations
 
-import argparse
-import compileall
-import json
-import shutil
 import statistics
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.stdio import ECHO, PROXY, ROOT, RULES, Peer
+from benchmarks.stdio import ECHO, PROXY, RULES, Commands, Figures, Peer, main
 
 
-def variants(folder: Path) -> dict[str, Sequence[str]]:
+def variants(folder: Path) -> Commands:
     """Name to command."""
     (folder / "rules.yaml").write_text(RULES)
 
@@ -37,7 +31,7 @@ def processor_time(peer: Peer) -> float:
     return int(Path(f"/proc/{peer.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def measure(commands: dict[str, Sequence[str]], calls: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(commands: Commands, calls: int, rounds: int) -> Figures:
     """All figures; times in µs or ms as named. Variants take turns, so that a busy machine slows all of them."""
     found: dict[str, dict[str, list[float]]] = {
         name: {"p50_us": [], "cpu_us": [], "calls_per_s": [], "cpu_in_flight_us": [], "first_call_ms": []}
@@ -66,7 +60,7 @@ def measure(commands: dict[str, Sequence[str]], calls: int, rounds: int) -> dict
     return {name: {what: statistics.median(values) for what, values in of.items()} for name, of in found.items()}
 
 
-def report(figures: dict[str, dict[str, float]]) -> str:
+def report(figures: Figures) -> str:
     """A table for people; `added` is to memory."""
     base = figures["memory"]
     lines = [f"{'':<10}{'p50 µs':>8}{'added':>8}{'CPU µs':>8}{'calls/s':>10}{'CPU µs, 64':>12}{'first call ms':>15}"]
@@ -78,21 +72,5 @@ def report(figures: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=2000, help="calls of each variant a round (default: 2000)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    compileall.compile_dir(ROOT / "intercept_py", quiet=1)
-    folder = Path(tempfile.mkdtemp(prefix="intercept-bench-"))
-    try:
-        figures = measure(variants(folder), options.calls, options.rounds)
-    finally:
-        shutil.rmtree(folder)
-    print(json.dumps(figures, indent=2) if options.json else report(figures))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, variants, measure, report)

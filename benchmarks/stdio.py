@@ -21,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 ECHO = [sys.executable, "-S", "-E", str(ROOT / "tests" / "support" / "echo_server.py")]
@@ -31,6 +32,11 @@ SCRIPT = Path(sys.executable).parent / "intercept-py"
 PROXY = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "intercept_py"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 IN_FLIGHT = 64
+
+Commands: TypeAlias = dict[str, Sequence[str] | str]
+"""Name of a variant to the command that starts it."""
+Figures: TypeAlias = dict[str, dict[str, float]]
+"""Name of a variant to its figures by theirs."""
 
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -145,7 +151,7 @@ def call(id: int | str) -> bytes:
     )
 
 
-def variants(folder: Path) -> dict[str, Sequence[str] | str]:
+def variants(folder: Path) -> Commands:
     """Name to command. `cat` is the least that any process in between can cost."""
     (folder / "none.yaml").write_text(NO_RULE)
     (folder / "rules.yaml").write_text(RULES)
@@ -164,7 +170,7 @@ def variants(folder: Path) -> dict[str, Sequence[str] | str]:
     }
 
 
-def measure(commands: dict[str, Sequence[str] | str], calls: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(commands: Commands, calls: int, rounds: int) -> Figures:
     """All figures of all variants; times in µs or ms as named."""
     latencies: dict[str, list[float]] = {name: [] for name in commands}
     rates: dict[str, list[float]] = {name: [] for name in commands}
@@ -200,7 +206,7 @@ def measure(commands: dict[str, Sequence[str] | str], calls: int, rounds: int) -
     }
 
 
-def report(figures: dict[str, dict[str, float]]) -> str:
+def report(figures: Figures) -> str:
     """A table for people; ratios are to no proxy and to `cat`."""
     base, hop = figures["no proxy"], figures["cat"]
     head = f"{'':<26}{'p50 µs':>8}{'added':>8}{'p99 µs':>8}{'×none':>7}{'×cat':>7}{'calls/s':>10}{'×none':>7}"
@@ -215,9 +221,14 @@ def report(figures: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    description: str | None = __doc__,
+    variants: Callable[[Path], Commands] = variants,
+    measure: Callable[[Commands, int, int], Figures] = measure,
+    report: Callable[[Figures], str] = report,
+) -> None:
+    """Measure and print. Benchmarks of other variants give their own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=2000, help="calls of each variant a round (default: 2000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
