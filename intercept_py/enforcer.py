@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["Enforcer", "Verdict"]
 
 from collections.abc import Callable
+from itertools import count
 from typing import Literal
 
 import msgspec
@@ -73,7 +74,8 @@ class Enforcer:
     """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back.
 
     `fail_open` is for limits that do not say themselves what they do while the store is unavailable, see `Charge`.
-    `outage` is what is known of that.
+    `outage` is what is known of that. `mint` names decisions, uniquely in a log; without it they are counted, each with
+    the beginning of the session's id.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Enforcer:
         timer: Callable[[], float],
         *,
         fail_open: bool = False,
+        mint: Callable[[], str] | None = None,
     ) -> None:
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
@@ -98,8 +101,7 @@ class Enforcer:
         self._timer = timer
         self._fail_open = fail_open
         self.outage = Outage()
-        self._session = (caller.session or "")[:16]
-        self._count = 0
+        self._mint = mint or _counted(caller.session)
         self._open: dict[int, Verdict] = {}  # allowed requests on their way
         self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
         self._problem: str | None = None
@@ -121,6 +123,12 @@ class Enforcer:
         """Whether a call of this tool must wait for the server's listing of it; in shadow mode none waits."""
         return self._needs_tools and pdp.match(self._policy, name).needs_tool
 
+    def speaks(self, caller: Caller) -> None:
+        """Judge what comes from now on as this caller's."""
+        if caller != self._caller:
+            self._caller = caller
+            self._requests.clear()
+
     def replace(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self._policy = policy
@@ -135,8 +143,7 @@ class Enforcer:
 
     def judge(self, judge: Judge, tool: Tool | None) -> Verdict:
         """Decide, charge and append the record. It counts once `commit` has written it."""
-        self._count += 1
-        decision_id = f"{self._session}-{self._count}"
+        decision_id = self._mint()
         message = judge.message
         method = str(message.method)
         receipt: Receipt | None = None
@@ -342,6 +349,11 @@ class Enforcer:
             return str(exc)
         problem = self.commit()
         return None if problem is None else problem.reason
+
+
+def _counted(session: str | None) -> Callable[[], str]:
+    prefix, number = (session or "")[:16], count(1)
+    return lambda: f"{prefix}-{next(number)}"
 
 
 def _unrecorded(exc: AuditError) -> Finding:

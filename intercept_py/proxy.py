@@ -1,7 +1,7 @@
 """One session: carries the relay's commands out and has the enforcer judge what the relay holds.
 
 No I/O of its own: a transport feeds it lines, sends what it has collected in `to_client` and `to_upstream`, and calls
-`tick` now and then. So every transport enforces alike.
+`tick` now and then. So every transport enforces alike, and none of them knows a policy.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from intercept_py.enforcer import Enforcer, Verdict
 from intercept_py.log import Log
-from intercept_py.model import Tool
+from intercept_py.model import Caller, RequestId, Tool
 from intercept_py.policy.rules import Policy
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire import codec, messages
+from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import (
     Command,
     Judge,
@@ -38,17 +39,30 @@ _OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
 
 
 class Session:
-    """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none)."""
+    """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
-    def __init__(self, enforcer: Enforcer, log: Log, clock: Callable[[], float], timeout: float = 0.0) -> None:
-        self.to_client: list[bytes] = []
-        self.to_upstream: list[bytes] = []
+    `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`.
+    """
+
+    def __init__(
+        self,
+        enforcer: Enforcer,
+        log: Log,
+        clock: Callable[[], float],
+        timeout: float = 0.0,
+        *,
+        known: Catalogue | None = None,
+        mint: Callable[[], int] | None = None,
+        correlate: bool = False,
+    ) -> None:
+        self.to_client: list[ToClient] = []
+        self.to_upstream: list[ToUpstream] = []
         self.upstream_crowded = False  # set by the transport while the server does not read what it was sent
         self._enforcer = enforcer
         self._log = log
         self._clock = clock
         self._timeout = timeout
-        self._relay = Relay(self._hidden())
+        self._relay = Relay(self._hidden(), known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
@@ -69,8 +83,8 @@ class Session:
                 self._perform(self._relay.refuse(codec.peek_id(line), messages.INTERNAL_ERROR, why))
         self._send_judged()
 
-    def from_upstream(self, lines: list[bytes | TooLong], limit: int) -> None:
-        """Lines from the server, in order."""
+    def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None:
+        """Lines from the server, in order. `stream`: see `Relay.from_upstream`."""
         self._enforcer.look_at_clock()
         for line in lines:
             if isinstance(line, TooLong):
@@ -78,11 +92,28 @@ class Session:
                 self._perform(self._relay.unreadable(line.edges, why))
                 continue
             try:
-                self._perform(self._relay.from_upstream(line))
+                self._perform(self._relay.from_upstream(line, stream))
             except Exception as exc:  # a bug of ours must not take the other requests with it
                 self._log("error", f"a message from the server could not be handled ({type(exc).__name__})")
                 self._perform(self._relay.unreadable(line, "the proxy failed to handle it"))
         self._send_judged()
+
+    def speaks(self, caller: Caller) -> None:
+        """What comes from the client from now on is this caller's."""
+        self._enforcer.speaks(caller)
+
+    def abandon(self, request_id: RequestId) -> None:
+        """The client has gone away from this request and wants no answer."""
+        self._perform(self._relay.abandon(request_id))
+        self._send_judged()
+
+    def failed(self, ticket: int, why: str) -> None:
+        """The request with this ticket will get no answer from the server."""
+        self._perform(self._relay.failed(ticket, why))
+
+    def request_of(self, ticket: int) -> RequestId | None:
+        """The client's id of a request at the server, see `Relay`."""
+        return self._relay.request_of(ticket)
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
@@ -93,9 +124,9 @@ class Session:
                 self._send_judged()  # what was judged before goes first
             if isinstance(command, ToUpstream):
                 if not (command.courtesy and self.upstream_crowded):
-                    self.to_upstream.append(command.data)
+                    self.to_upstream.append(command)
             elif isinstance(command, ToClient):
-                self.to_client.append(command.data)
+                self.to_client.append(command)
             elif isinstance(command, Settle):
                 self._settled.append((command, self._clock()))
             else:

@@ -81,8 +81,8 @@ class Conversation:
         self.session = Session(enforcer, Log("error", fd=2), lambda: self.now, timeout=300.0)
 
     def _deliver(self) -> None:
-        self.upstream += [parse(line) for line in self.session.to_upstream]
-        self.client += [json.loads(line) for line in self.session.to_client]
+        self.upstream += [parse(message.data) for message in self.session.to_upstream]
+        self.client += [json.loads(message.data) for message in self.session.to_client]
         self.session.to_upstream.clear()
         self.session.to_client.clear()
 

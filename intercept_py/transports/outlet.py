@@ -5,6 +5,11 @@ from __future__ import annotations
 __all__ = ["Outlet"]
 
 import os
+from typing import TypeAlias
+
+from intercept_py.wire.commands import ToClient, ToUpstream
+
+Messages: TypeAlias = list[ToClient] | list[ToUpstream]
 
 _MOST = 1024 * 1024
 
@@ -17,10 +22,10 @@ class Outlet:
         self.buffer = bytearray()
         self.broken = False
 
-    def send(self, lines: list[bytes]) -> None:
-        """Write the lines now as far as they fit, keep the rest. Lines for nobody are dropped."""
-        data = b"\n".join(lines) + b"\n"
-        lines.clear()
+    def send(self, messages: Messages) -> None:
+        """Write a line for each message now as far as they fit, keep the rest. Lines for nobody are dropped."""
+        data = b"\n".join([message.data for message in messages]) + b"\n"
+        messages.clear()
         if self.buffer:
             self.buffer += data
             self.flush()

@@ -22,6 +22,7 @@ from intercept_py.processes import Child
 from intercept_py.transports.lines import LineReader, TooLong
 from intercept_py.transports.outlet import Outlet
 from intercept_py.transports.signals import Signals
+from intercept_py.wire.commands import ToClient, ToUpstream
 
 _CHUNK = 65536
 _BATCH = 32
@@ -45,8 +46,8 @@ _DRAIN = 0.2
 class Session(Protocol):
     """What the loop drives; see `proxy.Session`."""
 
-    to_client: list[bytes]
-    to_upstream: list[bytes]
+    to_client: list[ToClient]
+    to_upstream: list[ToUpstream]
     upstream_crowded: bool
 
     def from_client(self, lines: list[bytes | TooLong], limit: int) -> None: ...

@@ -8,21 +8,36 @@ from typing import TypeAlias
 
 import msgspec
 
-from intercept_py.model import Outcome
+from intercept_py.model import JsonObject, Outcome, RequestId
 from intercept_py.wire.messages import Incoming
 
 
 class ToUpstream(msgspec.Struct, frozen=True):
-    """Send this line to the server. A `courtesy` may be left out where the server does not read what it is sent."""
+    """Send this line to the server. A `courtesy` may be left out where the server does not read what it is sent.
+
+    For transports whose headers repeat what a message says: `ticket` is the id of a request, `method` and `params` are
+    those of a request or a notification; an answer to the server has none of them.
+    """
 
     data: bytes
     courtesy: bool = False
+    ticket: int | None = None
+    method: str | None = None
+    params: JsonObject = {}
 
 
 class ToClient(msgspec.Struct, frozen=True):
-    """Send this line to the client."""
+    """Send this line to the client.
+
+    `request`: the client's request that it belongs to, as far as that is known; `final`: it is an answer, that of
+    `request` or, without one, to a message whose id could not be used. `stream`: where it came from, see
+    `Relay.from_upstream`.
+    """
 
     data: bytes
+    request: RequestId | None = None
+    final: bool = False
+    stream: int = 0
 
 
 class Judge(msgspec.Struct, frozen=True):

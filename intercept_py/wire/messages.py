@@ -69,7 +69,8 @@ class Incoming(msgspec.Struct):
     """A checked message. Request: id and method. Notification: method. Response: id alone. `line` is its bytes.
 
     From the client: `value` is the decoded message itself, `params` its params ({} when absent), `modern` its era. What
-    comes from the server goes on as `line` and has an empty `value`.
+    comes from the server goes on as `line` and has an empty `value`; `request` is then the client's request that it
+    belongs to, as far as that is known, and `stream` where it came from.
     """
 
     value: JsonObject
@@ -78,6 +79,8 @@ class Incoming(msgspec.Struct):
     params: JsonObject
     modern: bool
     line: bytes
+    request: RequestId | None = None
+    stream: int = 0
 
 
 class Denial(msgspec.Struct, frozen=True):

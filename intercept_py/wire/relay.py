@@ -18,6 +18,7 @@ from __future__ import annotations
 __all__ = ["MAX_HELD_BYTES", "MAX_LIST_BYTES", "MAX_PAGES", "MAX_PENDING", "Relay", "nothing_hidden"]
 
 from collections.abc import Callable
+from itertools import count
 
 import msgspec
 
@@ -43,7 +44,10 @@ _IMPATIENCE = 30.0
 
 
 class _Pending(msgspec.Struct):
-    """A request at the server. `client_id` None: the proxy's own. `cancelled`: nobody wants the answer."""
+    """A request at the server. `client_id` None: the proxy's own. `cancelled`: nobody wants the answer.
+
+    `token`: the client's progress token, where another one was sent in its place.
+    """
 
     client_id: RequestId | None
     method: str
@@ -51,6 +55,7 @@ class _Pending(msgspec.Struct):
     since: float
     generation: int = 0
     cancelled: bool = False
+    token: RequestId | None = None
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -87,12 +92,25 @@ def nothing_hidden(_name: str) -> bool:
 
 
 class Relay:
-    """See the module. `hidden` says which tools a client must not see and may be replaced at any time (reload)."""
+    """See the module. `hidden` says which tools a client must not see and may be replaced at any time (reload).
 
-    def __init__(self, hidden: Callable[[str], bool] = nothing_hidden) -> None:
+    Relays that share a server give it tickets from one source, `mint`, and share what is known of its tools. With
+    `correlate` progress tokens become tickets on their way to the server: what it then says of a request's progress is
+    known to belong to that request, whatever other requests call theirs.
+    """
+
+    def __init__(
+        self,
+        hidden: Callable[[str], bool] = nothing_hidden,
+        *,
+        known: catalogue.Catalogue | None = None,
+        mint: Callable[[], int] | None = None,
+        correlate: bool = False,
+    ) -> None:
         self.hidden = hidden
-        self.catalogue = catalogue.Catalogue()
-        self._last_ticket = 0
+        self.catalogue = catalogue.Catalogue() if known is None else known
+        self._mint = count(1).__next__ if mint is None else mint
+        self._correlate = correlate
         self._held: dict[int, Incoming] = {}  # messages that are being judged
         self._withdrawn: set[int] = set()  # those of them that the client has cancelled
         self._held_bytes = 0
@@ -121,7 +139,7 @@ class Relay:
         elif message.id in self._by_client_id:
             # Answered with id null: an error that carried the id would be taken for the answer of the first request.
             text = "a request with this id is still in flight: the second one is refused"
-            return [Note("warn", text), ToClient(messages.error(None, INVALID_REQUEST, text))]
+            return [Note("warn", text), ToClient(messages.error(None, INVALID_REQUEST, text), None, True)]
         elif len(self._by_client_id) >= MAX_PENDING:
             text = f"{MAX_PENDING} requests are in flight: wait for an answer before sending more"
             return self.refuse(message.id, messages.DENIED_CODE, text)
@@ -135,17 +153,13 @@ class Relay:
         self._held_bytes += len(line)
         return [Judge(ticket, message)]
 
-    def _mint(self) -> int:
-        self._last_ticket += 1
-        return self._last_ticket
-
     def refuse(self, request_id: RequestId | None, code: int, why: str) -> list[Command]:
         """Answer a message from the client that goes no further. Never under the id of another request in flight."""
         if request_id in self._by_client_id:
             request_id = None
         return [
             Note("warn", f"refused a message from the client: {why}"),
-            ToClient(messages.error(request_id, code, why)),
+            ToClient(messages.error(request_id, code, why), request_id, True),
         ]
 
     def too_long(self, edges: bytes, why: str) -> list[Command]:
@@ -173,7 +187,26 @@ class Relay:
             return [Withdraw(ticket)]
         self._pending[ticket].cancelled = True
         message.params["requestId"] = ticket
-        return [ToUpstream(codec.encode(message.value))]
+        return [ToUpstream(codec.encode(message.value), method=message.method, params=message.params)]
+
+    def abandon(self, request_id: RequestId) -> list[Command]:
+        """The client has gone away from a request, which cancels it (MCP 2026-07-28, streamable HTTP: cancellation)."""
+        ticket = self._by_client_id.get(request_id)
+        if ticket is None:
+            return []
+        if ticket in self._held:
+            self._withdrawn.add(ticket)
+            del self._by_client_id[request_id]
+            return [Withdraw(ticket)]
+        self._pending[ticket].cancelled = True
+        return [self._cancellation(ticket, "the client went away")]
+
+    @staticmethod
+    def _cancellation(ticket: int, reason: str) -> ToUpstream:
+        method, params = "notifications/cancelled", {"requestId": ticket, "reason": reason}
+        return ToUpstream(
+            codec.encode({"jsonrpc": "2.0", "method": method, "params": params}), method=method, params=params
+        )
 
     # ---- decisions
 
@@ -190,19 +223,24 @@ class Relay:
             if message.id is None:
                 return [Note("warn", f"dropped `{message.method}` from the client: {denial.reason}")]
             del self._by_client_id[message.id]
-            return [ToClient(messages.refusal(message.id, str(message.method), message.modern, denial))]
-        if message.id is not None:
-            self._pending[ticket] = _Pending(message.id, str(message.method), message.modern, now, self._generation)
-            message.value["id"] = ticket
-            if message.method == "subscriptions/listen":
-                self._listen(ticket, message)
-        return [ToUpstream(codec.encode(message.value))]
+            refusal = messages.refusal(message.id, str(message.method), message.modern, denial)
+            return [ToClient(refusal, message.id, True)]
+        if message.id is None:
+            return [ToUpstream(codec.encode(message.value), False, None, message.method, message.params)]
+        pending = _Pending(message.id, str(message.method), message.modern, now, self._generation)
+        self._pending[ticket] = pending
+        message.value["id"] = ticket
+        if self._correlate:
+            _replace_token(message.params, ticket, pending)
+        if message.method == "subscriptions/listen":
+            self._listen(ticket, message)
+        return [ToUpstream(codec.encode(message.value), False, ticket, message.method, message.params)]
 
     def _server_decided(self, ticket: int, message: Incoming, denial: Denial | None, now: float) -> list[Command]:
         if denial is None:
             if message.id is not None:
                 self._asked[message.id] = _Asked(ticket, now)
-            return [ToClient(message.line)]
+            return [ToClient(message.line, message.request, False, message.stream)]
         if message.id is None:
             return [Note("warn", f"dropped `{message.method}` from the server: {denial.reason}")]
         del self._asked[message.id]
@@ -216,19 +254,23 @@ class Relay:
 
     # ---- from the server
 
-    def from_upstream(self, line: bytes) -> list[Command]:
-        """One line from the server. What is not understood is dropped; a request that it seems to answer fails."""
+    def from_upstream(self, line: bytes, stream: int = 0) -> list[Command]:
+        """One line from the server. What is not understood is dropped; a request that it seems to answer fails.
+
+        `stream`: where the transport has several, the ticket of the request in whose answer it came, or a number below
+        0 for a stream that is no answer.
+        """
         try:
             envelope = codec.decode_envelope(line)
         except ProtocolError as exc:
             return self.unreadable(line, str(exc))
         if envelope.method is not msgspec.UNSET:
-            return self._server_asks(envelope, envelope.method)
+            return self._server_asks(envelope, envelope.method, stream)
         ticket = envelope.id
         pending = self._pending.pop(ticket, None) if type(ticket) is int else None
         if pending is None or type(ticket) is not int:
             return [Note("warn", "dropped an answer from the server that nobody waits for")]
-        return self._answered(ticket, pending, bytes(envelope.result), bytes(envelope.error))
+        return self._answered(ticket, pending, bytes(envelope.result), bytes(envelope.error), stream)
 
     def unreadable(self, line: bytes, why: str) -> list[Command]:
         """A line that is no message, or too long to be read (then `line` is its beginning and end)."""
@@ -239,7 +281,17 @@ class Relay:
             commands += self._fail(ticket, pending, "error", f"the server's answer was dropped: {why}")
         return commands
 
-    def _answered(self, ticket: int, pending: _Pending, result: bytes, error: bytes) -> list[Command]:
+    def failed(self, ticket: int, why: str) -> list[Command]:
+        """The transport knows that this request will get no answer."""
+        pending = self._pending.pop(ticket, None)
+        return [] if pending is None else self._fail(ticket, pending, "error", why)
+
+    def request_of(self, ticket: int) -> RequestId | None:
+        """The id that the client gave to a request at the server; None where it is not the client's, or over."""
+        pending = self._pending.get(ticket)
+        return None if pending is None else pending.client_id
+
+    def _answered(self, ticket: int, pending: _Pending, result: bytes, error: bytes, stream: int) -> list[Command]:
         if error == b"null":  # some servers write both members
             error = b""
         if bool(result) == bool(error):
@@ -251,7 +303,9 @@ class Relay:
             self._release(ticket, pending)
             return [
                 Settle(ticket, "error", _error_code(error), error),
-                ToClient(messages.response(pending.client_id, b"error", _one_line(error))),
+                ToClient(
+                    messages.response(pending.client_id, b"error", _one_line(error)), pending.client_id, True, stream
+                ),
             ]
         try:
             result = self._rewrite(pending, result)
@@ -261,7 +315,9 @@ class Relay:
         outcome: Outcome = "tool_error" if pending.method == "tools/call" and _is_tool_error(result) else "ok"
         return [
             Settle(ticket, outcome, None, result),
-            ToClient(messages.response(pending.client_id, b"result", _one_line(result))),
+            ToClient(
+                messages.response(pending.client_id, b"result", _one_line(result)), pending.client_id, True, stream
+            ),
         ]
 
     def _release(self, ticket: int, pending: _Pending) -> None:
@@ -297,15 +353,15 @@ class Relay:
             return [Settle(ticket, "cancelled")]
         return [
             Settle(ticket, outcome, messages.INTERNAL_ERROR),
-            ToClient(messages.error(pending.client_id, messages.INTERNAL_ERROR, why)),
+            ToClient(messages.error(pending.client_id, messages.INTERNAL_ERROR, why), pending.client_id, True),
         ]
 
-    def _server_asks(self, envelope: codec.Envelope, method: str) -> list[Command]:
+    def _server_asks(self, envelope: codec.Envelope, method: str, stream: int) -> list[Command]:
         """A request (sampling, elicitation, roots, ping) or a notification of the server's."""
         if not messages.is_method(method) or not (envelope.id is msgspec.UNSET or messages.is_id(envelope.id)):
             return [Note("warn", "dropped a message from the server: its method or its id is out of bounds")]
         try:
-            data, settled = self._translate(method, bytes(envelope.params))
+            data, request, settled = self._translate(method, bytes(envelope.params))
         except ProtocolError as exc:
             return [Note("warn", f"dropped `{method}` from the server: {exc}")]
         request_id = envelope.id
@@ -323,13 +379,19 @@ class Relay:
             body += b',"id":' + codec.encode(request_id)
         body += b',"method":' + codec.encode(method)
         body += b',"params":' + _one_line(data) + b"}" if data else b"}"
-        message = Incoming({}, None if request_id is msgspec.UNSET else request_id, method, {}, False, body)
+        if request is None and stream > 0:
+            request = self.request_of(stream)
+        asked_id = None if request_id is msgspec.UNSET else request_id
+        message = Incoming({}, asked_id, method, {}, False, body, request, stream)
         self._held[ticket] = message
         self._held_bytes += len(body)
         return [*settled, Judge(ticket, message, upward=False)]
 
-    def _translate(self, method: str, params: bytes) -> tuple[bytes, list[Command]]:
-        """Give the ids inside a notification their client spelling. Raises when it speaks of an unknown request."""
+    def _translate(self, method: str, params: bytes) -> tuple[bytes, RequestId | None, list[Command]]:
+        """Give the ids inside a notification their client spelling, and tell the request that it belongs to.
+
+        Raises when it speaks of an unknown request.
+        """
         if method == "notifications/tools/list_changed":
             self.catalogue.forget()
             self._generation += 1
@@ -337,32 +399,44 @@ class Relay:
                 self._fetch.stale = True
         elif method == "notifications/progress":
             self._progressed = True
+            if self._correlate:
+                return *self._progress(params), []
         elif method == "notifications/cancelled":
             return self._server_cancels(params)
         if b"subscriptionId" not in params:
-            return params, []
+            return params, None, []
         value = codec.decode_payload(params)
         meta = value.get("_meta") if type(value) is dict else None
         if type(meta) is dict and messages.SUBSCRIPTION_KEY in meta:
-            meta[messages.SUBSCRIPTION_KEY] = self._listener(meta[messages.SUBSCRIPTION_KEY])
-            return codec.encode(value), []
-        return params, []
+            listener = meta[messages.SUBSCRIPTION_KEY] = self._listener(meta[messages.SUBSCRIPTION_KEY])
+            return codec.encode(value), listener, []
+        return params, None, []
 
-    def _server_cancels(self, params: bytes) -> tuple[bytes, list[Command]]:
+    def _progress(self, params: bytes) -> tuple[bytes, RequestId | None]:
+        """Progress of a request whose token is its ticket."""
+        value = codec.decode_payload(params)
+        token = value.get("progressToken") if type(value) is dict else None
+        pending = self._pending.get(token) if type(token) is int else None
+        if pending is None or pending.token is None:
+            raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
+        value["progressToken"] = pending.token
+        return codec.encode(value), pending.client_id
+
+    def _server_cancels(self, params: bytes) -> tuple[bytes, RequestId | None, list[Command]]:
         """The server withdraws its own request, or ends one of ours (a subscription)."""
         value = codec.decode_payload(params)
         request_id = _request_id(value)
         pending = self._pending.get(request_id) if type(request_id) is int else None
         if pending is not None and pending.client_id is not None:
             value["requestId"] = pending.client_id
-            return codec.encode(value), []
+            return codec.encode(value), pending.client_id, []
         asked = None if request_id is None else self._asked.pop(request_id, None)
         if asked is None:
             raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
         if asked.ticket in self._held:
             self._withdrawn.add(asked.ticket)
             raise ProtocolError(INVALID_REQUEST, "the client has not seen the request that it names")
-        return params, [Settle(asked.ticket, "cancelled")]
+        return params, None, [Settle(asked.ticket, "cancelled")]
 
     def _listener(self, subscription: object) -> RequestId:
         """The client's id of a subscription (MCP 2026-07-28, patterns/subscriptions: the id of its listen request)."""
@@ -390,7 +464,7 @@ class Relay:
         if cursor is not None:
             params["cursor"] = cursor
         request = {"jsonrpc": "2.0", "id": ticket, "method": "tools/list", "params": params}
-        return [ToUpstream(codec.encode(request))]
+        return [ToUpstream(codec.encode(request), False, ticket, "tools/list", params)]
 
     def _fetched(self, result: bytes) -> list[Command]:
         fetch = self._fetch
@@ -422,8 +496,9 @@ class Relay:
         note: JsonObject = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
         commands: list[Command] = [ToClient(codec.encode(note))] if self._announces_tools else []
         for ticket in sorted(self._listeners):
-            meta = {messages.SUBSCRIPTION_KEY: self._pending[ticket].client_id}
-            commands.append(ToClient(codec.encode({**note, "params": {"_meta": meta}})))
+            request_id = self._pending[ticket].client_id
+            meta = {messages.SUBSCRIPTION_KEY: request_id}
+            commands.append(ToClient(codec.encode({**note, "params": {"_meta": meta}}), request_id))
         return commands
 
     # ---- ends
@@ -449,9 +524,7 @@ class Relay:
                 continue
             del self._pending[ticket]
             if pending.method != "initialize" and not pending.cancelled:
-                params: JsonObject = {"requestId": ticket, "reason": "timeout"}
-                note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-                commands.append(ToUpstream(codec.encode(note)))
+                commands.append(self._cancellation(ticket, "timeout"))
             why = f"the server did not answer within {bound:g} s"
             commands += self._fail(ticket, pending, "timeout", why)
         for request_id, asked in list(self._asked.items()):
@@ -481,6 +554,14 @@ def _request_id(params: Json) -> RequestId | None:
     """`params.requestId` of a cancellation, if it is an id at all (True is not 1)."""
     request_id = params.get("requestId") if type(params) is dict else None
     return request_id if type(request_id) in (int, str) else None
+
+
+def _replace_token(params: JsonObject, ticket: int, pending: _Pending) -> None:
+    """Have the server report progress under the ticket (MCP, basic/utilities/progress: tokens are the sender's)."""
+    meta = params.get("_meta")
+    token = meta.get("progressToken") if type(meta) is dict else None
+    if type(meta) is dict and messages.is_id(token):
+        pending.token, meta["progressToken"] = token, ticket
 
 
 def _is_tool_error(result: bytes) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intercept_py.transports.outlet import Outlet
+from intercept_py.wire.commands import ToClient
 
 
 def pipe() -> tuple[int, Outlet]:
@@ -31,7 +32,7 @@ def test_everything_arrives_in_order_whenever_the_reader_reads(sizes: list[int],
     lines = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     got = b""
     for line in lines:
-        outlet.send([line])
+        outlet.send([ToClient(line)])
         got += read(reader, step)
     while outlet.buffer:
         got += read(reader)
@@ -44,17 +45,17 @@ def test_everything_arrives_in_order_whenever_the_reader_reads(sizes: list[int],
 
 def test_lines_of_one_send_are_one_write() -> None:
     reader, outlet = pipe()
-    outlet.send([b"a", b"b"])
+    outlet.send([ToClient(b"a"), ToClient(b"b")])
     assert read(reader) == b"a\nb\n"
 
 
 def test_a_reader_that_is_gone_breaks_the_outlet_and_nothing_is_kept() -> None:
     reader, outlet = pipe()
     while not outlet.buffer:
-        outlet.send([b"x" * 60_000])
+        outlet.send([ToClient(b"x" * 60_000)])
     os.close(reader)
     outlet.flush()
     assert outlet.broken
     assert not outlet.buffer
-    outlet.send([b"more"])
+    outlet.send([ToClient(b"more")])
     assert not outlet.buffer

@@ -76,7 +76,8 @@ def test_an_allowed_call_goes_on_under_our_id_as_the_value_that_was_judged() -> 
     ticket = judged(relay.from_client(spelled))
     (sent,) = relay.decided(ticket, None, now=0.0)
     expected = b'{"id":1,"jsonrpc":"2.0","method":"tools/call","params":{"arguments":{"n":100.0},"name":"echo"}}'
-    assert sent == ToUpstream(expected)
+    assert isinstance(sent, ToUpstream)
+    assert sent.data == expected
 
 
 def test_a_denied_call_is_answered_with_a_tool_result_and_goes_nowhere() -> None:
@@ -234,7 +235,7 @@ def test_an_answer_gets_the_clients_id_back_and_keeps_its_bytes() -> None:
     data = b'{"result":{"content": [], "n":1.50, "new":{"field":[null]}},"jsonrpc":"2.0","id":%d}' % ticket
     commands = relay.from_upstream(data)
     assert commands[1] == ToClient(
-        b'{"jsonrpc":"2.0","id":"x","result":{"content": [], "n":1.50, "new":{"field":[null]}}}'
+        b'{"jsonrpc":"2.0","id":"x","result":{"content": [], "n":1.50, "new":{"field":[null]}}}', "x", True
     )
 
 
@@ -289,7 +290,7 @@ def test_a_raw_carriage_return_in_an_answer_does_not_end_the_clients_line() -> N
     relay = Relay()
     ticket = forwarded(relay, call())
     commands = relay.from_upstream(b'{"jsonrpc":"2.0","id":%d,"result":{"a":\r1}}\r' % ticket)
-    assert commands[1] == ToClient(b'{"jsonrpc":"2.0","id":1,"result":{"a": 1}}')
+    assert commands[1] == ToClient(b'{"jsonrpc":"2.0","id":1,"result":{"a": 1}}', 1, True)
 
 
 def test_a_question_of_the_server_is_judged_and_its_answer_matched() -> None:
@@ -335,7 +336,9 @@ def test_a_list_passes_untouched_where_nothing_is_hidden() -> None:
     relay = Relay()
     ticket = forwarded(relay, request(1, "tools/list"))
     data = b'{"jsonrpc":"2.0","id":%d,"result":{"tools": "not even a list"}}' % ticket
-    assert relay.from_upstream(data)[1] == ToClient(b'{"jsonrpc":"2.0","id":1,"result":{"tools": "not even a list"}}')
+    assert relay.from_upstream(data)[1] == ToClient(
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools": "not even a list"}}', 1, True
+    )
 
 
 def test_hidden_tools_vanish_and_everything_else_stays() -> None:

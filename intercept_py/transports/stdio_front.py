@@ -1,0 +1,136 @@
+"""The client on our stdin and stdout, for servers that are reached by other means than a child's pipes.
+
+(Between a client and a child of ours, both over stdio, `transports.stdio` is faster.) Below: `conversation`. Above:
+`cli`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["StdioFront"]
+
+import asyncio
+import errno
+import os
+import stat
+
+from intercept_py.model import RequestId
+from intercept_py.transports.conversation import Conversation, Event
+from intercept_py.transports.lines import LineReader
+from intercept_py.transports.outlet import Outlet
+from intercept_py.wire.commands import ToClient
+
+_CHUNK = 65536
+_HIGH_WATER = 1024 * 1024
+_PENDING_GRACE = 5.0
+"""Seconds that a client which has closed its side may still wait for answers."""
+
+
+class StdioFront:
+    """One client. Make its conversation with this as the front, then `run` it."""
+
+    def __init__(self, limit: int) -> None:
+        self._reader = LineReader(limit)
+        self._client = Outlet(1)
+        self._is_file = stat.S_ISREG(os.fstat(0).st_mode)  # which no poller takes
+        self._reading = False
+        self._writing = False
+        self._eof = False
+        self._stop: asyncio.Event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._conversation: Conversation | None = None
+
+    async def run(self, conversation: Conversation) -> None:
+        """Relay until the client is done, the server is gone or `stop` is called."""
+        self._conversation = conversation
+        blocking = [(fd, os.get_blocking(fd)) for fd in (0, 1)]
+        for fd, _ in blocking:
+            os.set_blocking(fd, False)
+        try:
+            self._watch()
+            await self._stop.wait()
+            if self._eof and conversation.waiting:
+                await self._answers()
+        finally:
+            self._eof = True
+            self._watch()
+            for fd, was in blocking:  # the client's terminal or file may be shared with others
+                os.set_blocking(fd, was)
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stop.set()
+
+    async def _answers(self) -> None:
+        """Wait for what was asked before the client closed its side; it may still read."""
+        until = self._loop.time() + _PENDING_GRACE
+        while self._conversation is not None and self._conversation.waiting and self._loop.time() < until:
+            await asyncio.sleep(0.01)
+
+    # ---- what the conversation tells us, see `Front`
+
+    def deliver(self, messages: list[ToClient], event: Event | None) -> None:
+        """See `Front`."""
+        if messages:
+            self._client.send(messages)
+            self._watch()
+
+    def opened(self, request: RequestId | None, stream: int) -> None:
+        """All is one stream here."""
+
+    def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
+        """A request that fails is answered; a server without unasked messages is as good as a silent one."""
+
+    def ended(self, request: RequestId | None, stream: int) -> None:
+        """It is the link that resumes streams, where the client cannot."""
+
+    def gone(self, why: str) -> None:
+        """See `Front`."""
+        self.stop()
+
+    # ---- moving bytes
+
+    def _watch(self) -> None:
+        """Read while the client reads what it is sent; write what it has not read."""
+        pending = bool(self._client.buffer) and not self._client.broken
+        if pending != self._writing:
+            self._writing = pending
+            if pending:
+                self._loop.add_writer(1, self._writable)
+            else:
+                self._loop.remove_writer(1)
+        wanted = not self._eof and len(self._client.buffer) <= _HIGH_WATER
+        if wanted != self._reading:
+            self._reading = wanted
+            if self._is_file:
+                self._loop.call_soon(self._readable)
+            elif wanted:
+                self._loop.add_reader(0, self._readable)
+            else:
+                self._loop.remove_reader(0)
+        if self._client.broken:
+            self.stop()
+
+    def _writable(self) -> None:
+        self._client.flush()
+        self._watch()
+
+    def _readable(self) -> None:
+        if not self._reading:  # a file is read when the loop comes to it
+            return
+        try:
+            data = os.read(0, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            if exc.errno != errno.EIO:  # a terminal whose other side has gone
+                raise
+            data = b""
+        if not data:
+            self._eof = True
+            self.stop()
+        assert self._conversation is not None
+        for line in self._reader.feed(data or b"\n"):  # the last line may lack its newline
+            self._conversation.from_client(line)
+        if self._is_file:
+            self._reading = False
+        self._watch()
