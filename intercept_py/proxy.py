@@ -62,6 +62,7 @@ class Session:
         self._log = log
         self._clock = clock
         self._timeout = timeout
+        self._hides = enforcer.hides  # as the client knows it
         self._relay = Relay(self._hidden(), known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
         self._batch: list[tuple[Judge, Verdict]] = []
@@ -232,10 +233,10 @@ class Session:
 
     def replace_policy(self, policy: Policy) -> None:
         """One reference is swapped: calls judged from now on see the new policy, all others the old one (promise 9)."""
-        before = self._enforcer.hides
         self._enforcer.replace(policy)
         self._relay.hidden = self._hidden()
-        if self._enforcer.hides != before:
+        if self._enforcer.hides != self._hides:
+            self._hides = self._enforcer.hides
             self._perform(self._relay.announce_tools())
 
     def _hidden(self) -> Callable[[str], bool]:

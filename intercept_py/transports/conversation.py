@@ -71,8 +71,9 @@ class Front(Protocol):
 class Link(Protocol):
     """A conversation's connection to its server."""
 
-    crowded: bool
-    """The server does not read what it is sent: it gets no more answers to its own questions."""
+    @property
+    def crowded(self) -> bool:
+        """Whether the server does not read what it is sent: it gets no more answers to its own questions."""
 
     @property
     def session(self) -> bool:

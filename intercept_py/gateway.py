@@ -1,0 +1,213 @@
+"""Servers behind policies, for clients that come over HTTP or whose server does: each with its own policy and counters.
+
+A mount is one server; what it makes are conversations, each with a session of its own, so that nothing of one server
+or one client touches another. Below: `proxy`, `enforcer`, `upstreams`. Above: `cli`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Mount", "Settings"]
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from weakref import WeakSet
+
+import msgspec
+
+from intercept_py import policy_file
+from intercept_py.audit.log import AuditLog
+from intercept_py.enforcer import Enforcer
+from intercept_py.errors import PolicyError
+from intercept_py.log import Log
+from intercept_py.model import Caller, JsonObject
+from intercept_py.policy.rules import Policy
+from intercept_py.proxy import Session
+from intercept_py.state import State
+from intercept_py.transports.conversation import Conversation, Front
+from intercept_py.upstreams import Upstream
+from intercept_py.wire.catalogue import Catalogue
+
+_REST = 0.05
+"""Seconds after which outcomes are recorded, if no decision's write has taken them along."""
+_TICK = 0.25
+_FORGET = 60.0
+"""Seconds for which conversations without a session, whom no server tells of changes, rely on one list of tools."""
+_KEPT_CALLERS = 1024
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What all conversations of a mount have in common: times in seconds, sizes in bytes."""
+
+    timeout: float = 300.0
+    max_message_bytes: int = 10 * 1024 * 1024
+    fail_open: bool = False
+
+
+class Mount:
+    """See the module. `server` names it in records and in the keys of its counters.
+
+    `watch`: where its policy may change; None: it does not.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        policy: Policy,
+        watch: policy_file.Watch | None,
+        state: State,
+        audit: AuditLog,
+        upstream: Upstream,
+        log: Log,
+        settings: Settings,
+    ) -> None:
+        self.server = server
+        self._policy = policy
+        self._watch = watch
+        self._state = state
+        self._audit = audit
+        self._upstream = upstream
+        self._log = log
+        self._settings = settings
+        self._known = Catalogue()  # for conversations without a session
+        self._forget_at = 0.0
+        self._enforcers: dict[int, tuple[Caller, Enforcer]] = {}  # by the identity of the caller, which is kept
+        self._sessions: WeakSet[Session] = WeakSet()
+        self._busy: set[Conversation] = set()
+        self._unrecorded: set[Conversation] = set()
+        self._rest: asyncio.TimerHandle | None = None
+        run, number = os.urandom(8).hex(), count(1)
+        self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
+        self._main = self._enforcer(Caller())
+
+    # ---- conversations
+
+    def converse(self, front: Front, caller: Caller, *, session: bool, version: str | None = None) -> Conversation:
+        """Begin a conversation. Raises `UpstreamError` if the server cannot be started.
+
+        `session`: it lasts, and has its server (or its session there) to itself. `version`: the protocol version that a
+        legacy client without a session names.
+        """
+        connect, mint = self._upstream.connect(session, version)
+        if session:
+            enforcer, known = self._enforcer(msgspec.structs.replace(caller, session=os.urandom(16).hex())), Catalogue()
+        else:
+            enforcer, known = self._shared_enforcer(caller), self._known
+        made = Session(
+            enforcer,
+            self._log,
+            time.monotonic,
+            self._settings.timeout,
+            known=known,
+            mint=mint,
+            correlate=self._upstream.correlate,
+        )
+        self._sessions.add(made)
+        return Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
+
+    def schema_of(self, name: str) -> JsonObject | None:
+        """The schema of a tool's arguments, as far as conversations without a session know it."""
+        tool = self._known.lookup(name)
+        return None if tool is None else tool.schema
+
+    def _enforcer(self, caller: Caller) -> Enforcer:
+        return Enforcer(
+            self._policy,
+            self._state,
+            self._audit,
+            self.server,
+            caller,
+            time.time,
+            time.monotonic,
+            fail_open=self._settings.fail_open,
+            mint=self._mint_decision,
+        )
+
+    def _shared_enforcer(self, caller: Caller) -> Enforcer:
+        """What a caller's conversations without a session have in common. An authenticator gives a token one caller."""
+        kept = self._enforcers.get(id(caller))
+        if kept is not None and kept[0] is caller:
+            return kept[1]
+        if len(self._enforcers) >= _KEPT_CALLERS:
+            self._enforcers.clear()
+        enforcer = self._enforcer(caller)
+        self._enforcers[id(caller)] = caller, enforcer
+        return enforcer
+
+    # ---- time
+
+    def _news(self, conversation: Conversation) -> None:
+        if conversation.waiting:
+            self._busy.add(conversation)
+        else:
+            self._busy.discard(conversation)
+        self._unrecorded.add(conversation)
+        if self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(_REST, self._record)
+
+    def _record(self) -> None:
+        self._rest = None
+        while self._unrecorded:
+            self._unrecorded.pop().session.rest()
+
+    async def run(self) -> None:
+        """Do what time demands, until cancelled: look at servers that end, at what takes too long, at the policy."""
+        while True:
+            await asyncio.sleep(_TICK)
+            try:
+                self._tick()
+            except Exception as exc:  # a bug of ours must not end the watch
+                self._log("error", f"the proxy failed to look after its conversations ({type(exc).__name__})")
+
+    def _tick(self) -> None:
+        self._upstream.look()
+        for conversation in list(self._busy):
+            conversation.tick()
+        now = time.monotonic()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET
+            self._known.forget()
+        self.reload(force=False)
+
+    def reload(self, *, force: bool) -> None:
+        """Take the policy file if it has changed and may be used; `force` reads it whether or not."""
+        if self._watch is None:
+            return
+        try:
+            changed = self._watch.poll(force)
+        except PolicyError as exc:
+            for problem in exc.problems:
+                self._log("error", str(problem))
+            self._log("error", f"the changed policy of `{self.server}` is refused, the one before stays in force")
+            self._main.reloaded(len(exc.problems))
+            return
+        if changed is not None:
+            self._replace(changed)
+            self._log("info", f"policy of `{self.server}` reloaded: {policy_file.describe(changed)}")
+            self._main.reloaded(0)
+
+    def _replace(self, policy: Policy) -> None:
+        self._policy = policy
+        self._enforcers.clear()  # conversations at hand keep theirs, and are told below
+        self._main.replace(policy)
+        for session in list(self._sessions):
+            session.replace_policy(policy)
+
+    # ---- the end
+
+    def why_not_ready(self) -> str | None:
+        """Why calls would be denied now, whatever they are; None if nothing is known."""
+        return self._main.outage.why
+
+    async def close(self, reason: str) -> None:
+        """End the server and write the last records."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._upstream.close(), 10)
+        if self._rest is not None:
+            self._rest.cancel()
+        self._record()
+        self._main.stopped(reason)
+        self._state.close()
