@@ -38,6 +38,10 @@ _OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
 """
 
 
+_LONG = 16384
+"""Judging a line of more bytes takes so long that charges made before it are committed first: others wait for them."""
+
+
 class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
@@ -76,6 +80,8 @@ class Session:
                 why = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.too_long(line.edges, why))
                 continue
+            if len(line) > _LONG and self._batch:
+                self._send_judged()
             try:
                 self._perform(self._relay.from_client(line))
             except Exception as exc:  # a bug of ours must not take the other requests with it

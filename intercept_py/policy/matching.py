@@ -24,6 +24,8 @@ from intercept_py.policy.rules import Action, Condition, Entry, Matched, Path, P
 
 NAMES: Final = 4096
 """How many invented names are remembered; agents may invent more, at their own expense."""
+POLICIES: Final = 64
+"""How many policies are remembered: a gateway has one for each of its servers."""
 LONGEST_NAME: Final = 256
 """Longer names are not remembered at all."""
 
@@ -82,16 +84,17 @@ class _Plans:
         return plan
 
 
-_latest = _Plans(Policy(source="", revision=""))
-"""The policy asked last, and no other: a replaced policy is dropped with the first question to its successor."""
+_plans: dict[int, _Plans] = {}
+"""By the identity of the policy, which its plans keep alive. Of replaced policies the oldest are dropped."""
 
 
 def plan_for(policy: Policy, name: str) -> Plan:
     """The plan of this very policy object, remembered for a bounded number of names."""
-    global _latest
-    plans = _latest
-    if plans.policy is not policy:
-        plans = _latest = _Plans(policy)
+    plans = _plans.get(id(policy))
+    if plans is None:
+        if len(_plans) >= POLICIES:
+            del _plans[next(iter(_plans))]
+        plans = _plans[id(policy)] = _Plans(policy)
     return plans.known.get(name) or plans.make(name)
 
 

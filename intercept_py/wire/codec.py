@@ -58,6 +58,9 @@ class Envelope(msgspec.Struct):
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS = b"0" * 16
+"""No integer with fewer digits lies beyond ±(2^53-1)."""
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
@@ -79,6 +82,8 @@ def decode_call(line: bytes) -> tuple[Json, bool]:
         raise ProtocolError(INVALID_REQUEST, f"message is nested deeper than {MAX_DEPTH} levels") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise ProtocolError(PARSE_ERROR, f"message is not JSON in UTF-8: {_why(exc)}") from None
+    if _encode(value) == line and _is_plain(line):
+        return value, False
     keys, nodes, large = _inspect(value)
     # Each key brings one colon of its own: more keys than colons cannot be, more colons are strings or lost duplicates.
     if line.count(b":") != keys and _STRING.sub(b"", line).count(b":") != keys:
@@ -88,6 +93,17 @@ def decode_call(line: bytes) -> tuple[Json, bool]:
     if b"\\" in line or b"\x7f" in line or not line.isascii():
         _check_keys(value)
     return value, large
+
+
+def _is_plain(line: bytes) -> bool:
+    """Whether a line that its value encodes to, which has no duplicate keys therefore, has nothing else to look for."""
+    return (
+        line.isascii()
+        and b"\\" not in line
+        and b"\x7f" not in line
+        and line.count(b"{") + line.count(b"[") <= MAX_DEPTH
+        and _MANY_DIGITS not in line.translate(_DIGITS)
+    )
 
 
 def _why(exc: Exception) -> str:

@@ -169,7 +169,7 @@ def test_policies_that_are_equal_are_not_mixed_up() -> None:
     assert plan_for(policy_of(), "refund").matched.hidden is False
 
 
-def test_an_old_policy_is_let_go() -> None:
+def test_an_old_policy_is_let_go_when_there_are_many_newer_ones() -> None:
     class Marker:
         """Something whose life can be watched: values inside a policy cannot."""
 
@@ -181,8 +181,18 @@ def test_an_old_policy_is_let_go() -> None:
     plan_for(old, "refund")
     assert alive() == 1
     del old
-    plan_for(policy_of(), "refund")
+    newer = [policy_of() for _ in range(matching.POLICIES)]
+    for policy in newer:
+        plan_for(policy, "refund")
     assert alive() == 0
+
+
+def test_policies_that_take_turns_are_planned_once() -> None:
+    one, other = policy_of(Entry("refund")), policy_of(Entry("refund"))
+    plans = [plan_for(policy, "refund") for policy in (one, other)]
+    assert [plan_for(policy, "refund") for policy in (one, other)] == plans
+    assert plan_for(one, "refund") is plans[0]
+    assert plan_for(other, "refund") is plans[1]
 
 
 def test_invented_names_do_not_fill_the_memory_nor_push_out_real_ones() -> None:
