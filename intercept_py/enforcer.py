@@ -93,6 +93,7 @@ class Enforcer:
     ) -> None:
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
+        self._by_caller = pdp.hides_by_caller(policy)
         self._state = state
         self._audit = audit
         self._server = server
@@ -112,11 +113,20 @@ class Enforcer:
 
     @property
     def hides(self) -> tuple[str, ...]:
-        """The patterns of hidden tools; none where the policy only watches (shadow)."""
-        return () if self._policy.shadow else self._policy.hide
+        """What makes lists of tools shorter, as far as it can be told apart; empty where nothing does."""
+        if self._policy.shadow:
+            return ()
+        return (*self._policy.hide, self._policy.revision) if self._by_caller else self._policy.hide
+
+    @property
+    def varies(self) -> bool:
+        """Whether callers are shown different lists of tools."""
+        return self._by_caller
 
     def hidden(self, name: str) -> bool:
         """Whether a tool is kept from the client."""
+        if self._by_caller:
+            return pdp.hidden_from(self._policy, name, self._caller)
         return pdp.match(self._policy, name).hidden
 
     def needs_tool(self, name: str) -> bool:
@@ -133,6 +143,7 @@ class Enforcer:
         """Judge by another policy from now on."""
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
+        self._by_caller = pdp.hides_by_caller(policy)
         self._requests.clear()
 
     # ---- judging

@@ -74,7 +74,8 @@ class Mount:
         self._settings = settings
         self._known = Catalogue()  # for conversations without a session
         self._forget_at = 0.0
-        self._enforcers: dict[int, tuple[Caller, Enforcer]] = {}  # by the identity of the caller, which is kept
+        # By who it is; claims by their identity, since they are kept.
+        self._enforcers: dict[tuple[object, ...], tuple[Caller, Enforcer]] = {}
         self._sessions: WeakSet[Session] = WeakSet()
         self._busy: set[Conversation] = set()
         self._unrecorded: set[Conversation] = set()
@@ -127,14 +128,15 @@ class Mount:
         )
 
     def _shared_enforcer(self, caller: Caller) -> Enforcer:
-        """What a caller's conversations without a session have in common. An authenticator gives a token one caller."""
-        kept = self._enforcers.get(id(caller))
-        if kept is not None and kept[0] is caller:
+        """What a caller's conversations without a session have in common. A token has the same claims every time."""
+        who = (caller.principal, caller.address, caller.scopes, id(caller.claims) if caller.claims else None)
+        kept = self._enforcers.get(who)
+        if kept is not None:
             return kept[1]
         if len(self._enforcers) >= _KEPT_CALLERS:
             self._enforcers.clear()
         enforcer = self._enforcer(caller)
-        self._enforcers[id(caller)] = caller, enforcer
+        self._enforcers[who] = caller, enforcer
         return enforcer
 
     # ---- time

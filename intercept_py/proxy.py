@@ -67,7 +67,7 @@ class Session:
         self._clock = clock
         self._timeout = timeout
         self._hides = enforcer.hides  # as the client knows it
-        self._relay = Relay(self._hidden(), known=known, mint=mint, correlate=correlate)
+        self._relay = Relay(self._hidden(), varies=enforcer.varies, known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
@@ -240,7 +240,7 @@ class Session:
     def replace_policy(self, policy: Policy) -> None:
         """One reference is swapped: calls judged from now on see the new policy, all others the old one (promise 9)."""
         self._enforcer.replace(policy)
-        self._relay.hidden = self._hidden()
+        self._relay.hidden, self._relay.varies = self._hidden(), self._enforcer.varies
         if self._enforcer.hides != self._hides:
             self._hides = self._enforcer.hides
             self._perform(self._relay.announce_tools())

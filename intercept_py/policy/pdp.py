@@ -2,7 +2,7 @@
 
 Pure: no clock, no counters, no I/O. Total: whatever goes wrong in here is a denial (promise 4). Every rule of every
 entry that matches is asked and every enforced one must agree, so adding a rule can only narrow and order only picks
-the reason that is reported (promise 3). Below: `matching`, `arguments`. Above: `enforcer`.
+the reason that is reported (promise 3). Below: `matching`, `listing`, `arguments`. Above: `enforcer`.
 
 Codes of findings: hidden, unlisted, unknown, schema_unavailable, argument_type, ambiguous_argument, denied_by_rule,
 approval_required, condition_failed, missing_argument, unknown_argument, schema_violation, bad_increment,
@@ -12,7 +12,16 @@ apart from each other: their reason is the same, their code is for the record.
 
 from __future__ import annotations
 
-__all__ = ["LIFECYCLE", "decide", "judge_method", "match", "needs_tools", "unknown_tool_reason"]
+__all__ = [
+    "LIFECYCLE",
+    "decide",
+    "hidden_from",
+    "hides_by_caller",
+    "judge_method",
+    "match",
+    "needs_tools",
+    "unknown_tool_reason",
+]
 
 from typing import Final
 
@@ -22,6 +31,7 @@ from intercept_py.model import AuditLevel, Charge, Decision, Effect, Finding, Js
 from intercept_py.policy.argument_types import compile_types
 from intercept_py.policy.arguments import Declared, Remembered, blank, compile_schema, declare, fold, located, printable
 from intercept_py.policy.charges import merge
+from intercept_py.policy.listing import hidden_from, hides_by_caller
 from intercept_py.policy.matching import Plan, Step, glob, needs_listing, plan_for
 from intercept_py.policy.paths import walk
 from intercept_py.policy.rules import Condition, Matched, Policy, Rule

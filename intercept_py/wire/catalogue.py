@@ -72,11 +72,16 @@ def _tool(listed: JsonObject) -> Tool:
     return Tool(listed["name"], schema if type(schema) is dict else None)
 
 
-def filter_page(result: JsonObject, hidden: Callable[[str], bool], modern: bool) -> bytes:
-    """The result without hidden tools, all else kept. A changed modern list is `private` (MCP 2026-07-28, caching)."""
+def filter_page(result: JsonObject, hidden: Callable[[str], bool], modern: bool, varies: bool = False) -> bytes:
+    """The result without hidden tools, all else kept.
+
+    A changed modern list is `private` (MCP 2026-07-28, caching), and so is one that `varies` from caller to caller: no
+    cache may show it to another one.
+    """
     kept = [tool for tool in result["tools"] if not hidden(tool["name"])]
-    if len(kept) < len(result["tools"]):
+    shorter = len(kept) < len(result["tools"])
+    if shorter:
         result = {**result, "tools": kept}
-        if modern:
-            result[messages.CACHE_SCOPE] = "private"
+    if modern and (shorter or varies):
+        result[messages.CACHE_SCOPE] = "private"
     return codec.encode(result)

@@ -92,7 +92,9 @@ def nothing_hidden(_name: str) -> bool:
 
 
 class Relay:
-    """See the module. `hidden` says which tools a client must not see and may be replaced at any time (reload).
+    """See the module. `hidden` says which tools a client must not see, `varies` whether that depends on the caller.
+
+    Both may be replaced at any time (reload).
 
     Relays that share a server give it tickets from one source, `mint`, and share what is known of its tools. With
     `correlate` progress tokens become tickets on their way to the server: what it then says of a request's progress is
@@ -103,11 +105,13 @@ class Relay:
         self,
         hidden: Callable[[str], bool] = nothing_hidden,
         *,
+        varies: bool = False,
         known: catalogue.Catalogue | None = None,
         mint: Callable[[], int] | None = None,
         correlate: bool = False,
     ) -> None:
         self.hidden = hidden
+        self.varies = varies
         self.catalogue = catalogue.Catalogue() if known is None else known
         self._mint = count(1).__next__ if mint is None else mint
         self._correlate = correlate
@@ -333,7 +337,9 @@ class Relay:
             page, tools, _ = catalogue.read_page(result)
             if pending.generation == self._generation:  # an answer from before a change says nothing about now
                 self.catalogue.amend(tools)
-            return result if self.hidden is nothing_hidden else catalogue.filter_page(page, self.hidden, pending.modern)
+            if self.hidden is nothing_hidden:
+                return result
+            return catalogue.filter_page(page, self.hidden, pending.modern, self.varies)
         if pending.method == "initialize":
             self._announces_tools = _announces_tools(result)
         elif pending.method == "subscriptions/listen":
