@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -76,7 +76,7 @@ class Mount:
         self._forget_at = 0.0
         # By who it is; claims by their identity, since they are kept.
         self._enforcers: dict[tuple[object, ...], tuple[Caller, Enforcer]] = {}
-        self._sessions: WeakSet[Session] = WeakSet()
+        self._open: WeakKeyDictionary[Conversation, Session] = WeakKeyDictionary()
         self._busy: set[Conversation] = set()
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
@@ -106,8 +106,9 @@ class Mount:
             mint=mint,
             correlate=self._upstream.correlate,
         )
-        self._sessions.add(made)
-        return Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
+        conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
+        self._open[conversation] = made
+        return conversation
 
     def schema_of(self, name: str) -> JsonObject | None:
         """The schema of a tool's arguments, as far as conversations without a session know it."""
@@ -195,8 +196,9 @@ class Mount:
         self._policy = policy
         self._enforcers.clear()  # conversations at hand keep theirs, and are told below
         self._main.replace(policy)
-        for session in list(self._sessions):
+        for conversation, session in list(self._open.items()):
             session.replace_policy(policy)
+            conversation.pump()
 
     # ---- the end
 

@@ -141,12 +141,12 @@ class Conversation:
         """One message from the client. `Front.deliver` may be called before this returns."""
         self.session.upstream_crowded = self.link.crowded
         self.session.from_client([line], self._limit)
-        self._pump(None)
+        self.pump()
 
     def cancel(self, request: RequestId) -> None:
         """The client has gone away from a request."""
         self.session.abandon(request)
-        self._pump(None)
+        self.pump()
 
     def listen(self, stream: int, last_event_id: str | None = None) -> None:
         """The client listens to what the server has to say unasked; `stream` (below 0) names that."""
@@ -159,7 +159,7 @@ class Conversation:
     def tick(self) -> None:
         """Give up on what the server has had too long. Call it about once a second while `waiting`."""
         self.session.tick()
-        self._pump(None)
+        self.pump()
 
     @property
     def waiting(self) -> bool:
@@ -170,14 +170,14 @@ class Conversation:
         """End the connection to the server; what waits for it is answered."""
         await self.link.close()
         self.session.upstream_gone("the proxy is shutting down")
-        self._pump(None)
+        self.pump()
 
     # ---- from the link, see `Receiver`
 
     def from_upstream(self, lines: list[bytes | TooLong], stream: int = 0, event: Event | None = None) -> None:
         """See `Receiver`."""
         self.session.from_upstream(lines, self._limit, stream)
-        self._pump(event)
+        self.pump(event)
 
     def opened(self, stream: int) -> None:
         """See `Receiver`."""
@@ -189,7 +189,7 @@ class Conversation:
         if stream < 0 or request is not None:
             self._front.status(request, stream, status, body)
         self.session.failed(stream, f"the server answered with HTTP status {status}")
-        self._pump(None)
+        self.pump()
 
     def ended(self, stream: int) -> None:
         """See `Receiver`."""
@@ -203,15 +203,16 @@ class Conversation:
     def failed(self, stream: int, why: str) -> None:
         """See `Receiver`."""
         self.session.failed(stream, why)
-        self._pump(None)
+        self.pump()
 
     def gone(self, why: str) -> None:
         """See `Receiver`."""
         self.session.upstream_gone(why)
-        self._pump(None)
+        self.pump()
         self._front.gone(why)
 
-    def _pump(self, event: Event | None) -> None:
+    def pump(self, event: Event | None = None) -> None:
+        """Send what the session has collected."""
         session = self.session
         if session.to_upstream:
             self.link.send(session.to_upstream)

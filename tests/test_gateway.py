@@ -1,0 +1,265 @@
+"""Mounts: conversations of several clients with one real server, each judged on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intercept_py import policy_file, state
+from intercept_py.audit.log import AuditLog
+from intercept_py.errors import UpstreamError
+from intercept_py.gateway import Mount, Settings
+from intercept_py.log import Log
+from intercept_py.model import Caller, RequestId
+from intercept_py.transports.conversation import Event
+from intercept_py.upstreams import Command
+from intercept_py.wire.commands import ToClient
+from tests.support.wire import DENIED
+
+pytestmark = pytest.mark.anyio
+
+ECHO = str(Path(__file__).resolve().parent / "support" / "echo_server.py")
+MODERN = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+POLICY = """
+version: "1"
+default: deny
+hide: [delete_project]
+tools:
+  echo:
+    rules:
+      - rate_limit: 2/hour
+  hold: {rules: [{action: allow}]}
+  release: {rules: [{action: allow}]}
+  exit: {rules: [{action: allow}]}
+  progress: {rules: [{action: allow}]}
+  cancel_run:
+    rules:
+      - conditions: [{path: args.environment, op: eq, value: dev}]
+  list_runs:
+    rules:
+      - action: deny
+        when: [{path: caller.principal, op: neq, value: alice}]
+      - action: allow
+"""
+
+
+class Client:
+    """A front that remembers, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.got: list[ToClient] = []
+        self.why_gone: str | None = None
+        self._news = asyncio.Event()
+
+    def deliver(self, messages: list[ToClient], event: Event | None) -> None:
+        self.got += messages
+        self._news.set()
+
+    def opened(self, request: RequestId | None, stream: int) -> None:
+        raise AssertionError
+
+    def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
+        raise AssertionError
+
+    def ended(self, request: RequestId | None, stream: int) -> None:
+        raise AssertionError
+
+    def gone(self, why: str) -> None:
+        self.why_gone = why
+        self._news.set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                self._news.clear()
+                await self._news.wait()
+
+    async def answer(self, request: RequestId = 1) -> Any:
+        def found() -> list[Any]:
+            return [json.loads(one.data) for one in self.got if one.final and one.request == request]
+
+        await self.until(lambda: bool(found()))
+        return found()[0]
+
+
+def call(name: str, request: RequestId = 1, /, modern: bool = True, **arguments: Any) -> bytes:
+    params: dict[str, Any] = {"name": name, "arguments": arguments}
+    if modern:
+        params["_meta"] = MODERN
+    return json.dumps({"jsonrpc": "2.0", "id": request, "method": "tools/call", "params": params}).encode()
+
+
+def method(name: str, request: RequestId = 1, **params: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": request, "method": name, "params": params}).encode()
+
+
+def text_of(answer: Any) -> str:
+    text: str = answer["result"]["content"][0]["text"]
+    return text
+
+
+@asynccontextmanager
+async def mounted(
+    folder: Path, policy: str = POLICY, command: list[str] | None = None, **settings: Any
+) -> AsyncIterator[Mount]:
+    path = folder / "policy.yaml"
+    path.write_text(policy)
+    loaded = policy_file.read(str(path))
+    audit = AuditLog.open(str(folder / "audit.jsonl"))
+    log = Log("error")
+    upstream = Command(command or [sys.executable, "-S", "-E", ECHO], os.environ, 1 << 20, log)
+    mount = Mount(
+        "echo",
+        loaded,
+        policy_file.Watch(str(path), loaded.revision),
+        state.open_state("memory://"),
+        audit,
+        upstream,
+        log,
+        Settings(**settings),
+    )
+    task = asyncio.ensure_future(mount.run())
+    try:
+        yield mount
+    finally:
+        task.cancel()
+        await mount.close("the test is over")
+        audit.close()
+
+
+def records(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+
+
+async def ask(mount: Mount, line: bytes, caller: Caller | None = None) -> Any:
+    client = Client()
+    conversation = mount.converse(client, caller or Caller(), session=False)
+    conversation.from_client(line)
+    answer = await client.answer(json.loads(line)["id"])
+    await conversation.close()
+    return answer
+
+
+async def test_requests_without_a_session_share_a_server_and_limits_but_not_ids(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        clients = [Client() for _ in range(3)]
+        conversations = [mount.converse(client, Caller(), session=False) for client in clients]
+        for number, conversation in enumerate(conversations):
+            conversation.from_client(call("echo", text=str(number)))
+        answers = [await client.answer() for client in clients]
+        assert [text_of(answer) for answer in answers[:2]] == ["0", "1"]
+        assert text_of(answers[2]).startswith(DENIED)
+        for conversation in conversations:
+            await conversation.close()
+    decisions = [record for record in records(tmp_path) if record.get("event") == "decision"]
+    assert len({record["id"] for record in decisions}) == 3
+    assert len([record for record in records(tmp_path) if record.get("event") == "outcome"]) == 2
+
+
+async def test_a_session_has_its_server_to_itself(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        one, other = Client(), Client()
+        first, second = (mount.converse(client, Caller(), session=True) for client in (one, other))
+        first.from_client(call("hold", 7, modern=False))
+        second.from_client(call("release", 8, modern=False))
+        assert text_of(await other.answer(8)) == "0"
+        first.from_client(call("release", 9, modern=False))
+        assert text_of(await one.answer(9)) == "1"
+        assert text_of(await one.answer(7)) == "released"
+        await first.close()
+        await second.close()
+
+
+async def test_one_shared_server_that_ends_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intercept_py.upstreams._PAUSE", 0.0)
+    async with mounted(tmp_path) as mount:
+        client = Client()
+        mount.converse(client, Caller(), session=False).from_client(call("exit", code=3))
+        assert "ended" in (await client.answer())["error"]["message"]
+        assert client.why_gone is not None
+        assert text_of(await ask(mount, call("echo", text="again"))) == "again"
+
+
+async def test_a_server_that_ends_at_once_is_not_started_for_every_request(tmp_path: Path) -> None:
+    bad = [sys.executable, "-c", "raise SystemExit(3)"]
+    async with mounted(tmp_path, command=bad) as mount:
+        client = Client()
+        mount.converse(client, Caller(), session=False).from_client(method("tools/list", _meta=MODERN))
+        await client.answer()
+        with pytest.raises(UpstreamError, match="ended as soon as it was started"):
+            mount.converse(Client(), Caller(), session=False)
+
+
+async def test_lists_are_as_long_as_the_caller_may_see(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        listed = {}
+        for who in ("alice", "bob"):
+            answer = await ask(mount, method("tools/list", _meta=MODERN), Caller(principal=who))
+            listed[who] = {tool["name"] for tool in answer["result"]["tools"]}
+            assert answer["result"]["cacheScope"] == "private"
+        assert listed["alice"] - listed["bob"] == {"list_runs"}
+        assert "delete_project" not in listed["alice"]
+        assert text_of(await ask(mount, call("list_runs"), Caller(principal="alice"))) == "called list_runs with {}"
+        assert text_of(await ask(mount, call("list_runs"), Caller(principal="bob"))).startswith(DENIED)
+
+
+async def test_a_changed_policy_is_taken_for_all_and_lists_are_announced(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        session, client = Client(), Client()
+        kept = mount.converse(session, Caller(), session=True)
+        kept.from_client(method("initialize", 0, protocolVersion="2025-11-25", capabilities={}, clientInfo={}))
+        await session.answer(0)
+        (tmp_path / "policy.yaml").write_text(POLICY.replace("delete_project", "hold"))
+        await session.until(lambda: any(b"list_changed" in one.data for one in session.got))
+        conversation = mount.converse(client, Caller(), session=False)
+        conversation.from_client(call("hold", name="x"))
+        assert "unknown tool" in text_of(await client.answer())
+        await kept.close()
+    assert any(record.get("event") == "reload" and record["accepted"] for record in records(tmp_path))
+
+
+async def test_a_refused_policy_leaves_the_one_before(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        (tmp_path / "policy.yaml").write_text("version: [")
+        async with asyncio.timeout(20):
+            while not any(record.get("event") == "reload" for record in records(tmp_path)):
+                await asyncio.sleep(0.05)
+        assert text_of(await ask(mount, call("echo", text="still"))) == "still"
+    assert any(record.get("event") == "reload" and not record["accepted"] for record in records(tmp_path))
+
+
+async def test_a_request_that_its_client_left_is_cancelled_and_recorded(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        await ask(mount, call("release"))  # now the list of tools is known, and nothing has to wait for it
+        client = Client()
+        conversation = mount.converse(client, Caller(), session=False)
+        conversation.from_client(call("hold", name="x"))
+        assert conversation.waiting
+        conversation.cancel(1)
+        await conversation.close()
+        assert client.got == []
+    outcomes = [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"]
+    assert outcomes == ["ok", "cancelled"]
+
+
+async def test_a_server_that_does_not_answer_in_time_is_given_up(tmp_path: Path) -> None:
+    async with mounted(tmp_path, timeout=0.2) as mount:
+        answer = await ask(mount, call("hold", name="x"))
+        assert "did not answer within 0.2 s" in answer["error"]["message"]
+
+
+async def test_schemas_are_known_once_a_call_needed_them(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as mount:
+        assert mount.schema_of("cancel_run") is None
+        assert text_of(await ask(mount, call("cancel_run", runId="run_1", environment="prod"))).startswith(DENIED)
+        schema = mount.schema_of("cancel_run")
+        assert schema is not None
+        assert schema["required"] == ["runId"]
