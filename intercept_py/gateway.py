@@ -78,6 +78,7 @@ class Mount:
         self._enforcers: dict[tuple[object, ...], tuple[Caller, Enforcer]] = {}
         self._open: WeakKeyDictionary[Conversation, Session] = WeakKeyDictionary()
         self._busy: set[Conversation] = set()
+        self._left: set[Conversation] = set()  # those of them that are over
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
         run, number = os.urandom(8).hex(), count(1)
@@ -104,11 +105,23 @@ class Mount:
             self._settings.timeout,
             known=known,
             mint=mint,
-            correlate=self._upstream.correlate,
+            correlate=self._upstream.is_child,
         )
         conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
         self._open[conversation] = made
         return conversation
+
+    def over(self, conversation: Conversation) -> None:
+        """Nobody will say anything more in a conversation without a session, nor wait for an answer."""
+        if conversation.waiting:  # for the server's word on what was cancelled, or for its answer to a notification
+            self._left.add(conversation)
+        else:
+            conversation.link.leave()
+
+    @property
+    def needs_session(self) -> bool:
+        """Whether clients of eras that have sessions must have one to be served."""
+        return self._upstream.is_child
 
     def schema_of(self, name: str) -> JsonObject | None:
         """The schema of a tool's arguments, as far as conversations without a session know it."""
@@ -147,6 +160,9 @@ class Mount:
             self._busy.add(conversation)
         else:
             self._busy.discard(conversation)
+            if conversation in self._left:
+                self._left.discard(conversation)
+                conversation.link.leave()
         self._unrecorded.add(conversation)
         if self._rest is None:
             self._rest = asyncio.get_running_loop().call_later(_REST, self._record)

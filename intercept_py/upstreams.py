@@ -27,8 +27,9 @@ _PAUSE = 1.0
 class Upstream(Protocol):
     """One server. Its links are for conversations with a session, which have it to themselves, or without."""
 
-    correlate: bool
-    """Whether what it says about a request can only be told by the request's progress token."""
+    is_child: bool
+    """Whether it is a process of ours. In eras with a handshake it is there for one session, and only a progress token
+    tells which request it speaks about."""
 
     def connect(self, session: bool, version: str | None) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """What makes a link, and the source of tickets for its conversation. Raises `UpstreamError`.
@@ -46,7 +47,7 @@ class Upstream(Protocol):
 class Command:
     """A server that is started with a command; `environment` is all of its environment."""
 
-    correlate = True
+    is_child = True
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], limit: int, log: Log) -> None:
         self._command = command

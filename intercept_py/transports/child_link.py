@@ -51,6 +51,9 @@ class ChildLink:
     def unlisten(self, stream: int) -> None:
         """See `listen`."""
 
+    def leave(self) -> None:
+        """A child that has one conversation is ended with `close`."""
+
     def look(self) -> None:
         """See `ChildProcess`."""
         self._process.look()
@@ -109,12 +112,13 @@ class SharedChild:
         for command in commands:
             if command.ticket is not None:
                 self._owners[command.ticket] = share
+                share.tickets.add(command.ticket)
         self._process.send(commands)
 
     def leave(self, share: _Share) -> None:
         """A conversation is over; what it still waited for is nobody's."""
         self._shares.discard(share)
-        for ticket in [ticket for ticket, owner in self._owners.items() if owner is share]:
+        for ticket in share.tickets & self._owners.keys():
             del self._owners[ticket]
 
     # ---- from the child
@@ -174,6 +178,7 @@ class _Share:
 
     def __init__(self, shared: SharedChild, receiver: Receiver) -> None:
         self.receiver = receiver
+        self.tickets: set[int] = set()
         self._shared = shared
 
     @property
@@ -190,6 +195,10 @@ class _Share:
 
     def unlisten(self, stream: int) -> None:
         """See `listen`."""
+
+    def leave(self) -> None:
+        """See `Link`."""
+        self._shared.leave(self)
 
     async def close(self) -> None:
         """See `Link`."""

@@ -88,6 +88,9 @@ class Link(Protocol):
     def unlisten(self, stream: int) -> None:
         """The client does not listen to this any more."""
 
+    def leave(self) -> None:
+        """Nobody will send anything more, nor wait for an answer."""
+
     async def close(self) -> None:
         """End the connection, within seconds."""
 
