@@ -16,6 +16,7 @@ COMMANDS = {
     "schema": ("intercept_py.cli.schema", "print the JSON Schema of the policy language"),
     "audit": ("intercept_py.cli.audit", "prove that an audit file was not changed"),
     "limits": ("intercept_py.cli.limits", "see how much of every limit is used, or have it begin anew"),
+    "tokens": ("intercept_py.cli.tokens", "make, list and revoke the tokens by which HTTP clients are known"),
     "jobs": ("intercept_py.cli.jobs", "serve real jobs, to try policies on"),
     "demo": ("intercept_py.cli.demo", "see ten jobs cancelled and the eleventh refused"),
 }
