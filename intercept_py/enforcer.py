@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Enforcer", "Verdict"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Literal
 
@@ -39,6 +39,7 @@ from intercept_py.model import (
     Tool,
     ToolCall,
 )
+from intercept_py.observing import Observer, Watch
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.state import Receipt, Refusal, State
@@ -75,7 +76,7 @@ class Enforcer:
 
     `fail_open` is for limits that do not say themselves what they do while the store is unavailable, see `Charge`.
     `outage` is what is known of that. `mint` names decisions, uniquely in a log; without it they are counted, each with
-    the beginning of the session's id.
+    the beginning of the session's id. `observer` is told what becomes of messages.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Enforcer:
         *,
         fail_open: bool = False,
         mint: Callable[[], str] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
@@ -105,6 +107,7 @@ class Enforcer:
         self._mint = mint or _counted(caller.session)
         self._open: dict[int, Verdict] = {}  # allowed requests on their way
         self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
+        self._watch = None if observer is None else Watch(observer, timer)
         self._problem: str | None = None
         self._now = ""
         self.look_at_clock()
@@ -158,8 +161,9 @@ class Enforcer:
         message = judge.message
         method = str(message.method)
         receipt: Receipt | None = None
+        call: ToolCall | None = None
+        since = 0.0 if self._watch is None else self._watch.now()
         try:
-            call = None
             if method == "tools/call":
                 call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
             decision, receipt, refusal = self._decide(call, method)
@@ -171,6 +175,8 @@ class Enforcer:
             if receipt is not None:
                 self._refund(receipt)
             allowed, decision, receipt, refusal = False, Decision(Effect.DENY, self._fault(exc)), None, None
+        if self._watch is not None:
+            self._watch.judged(judge, call, self._caller, decision_id, decision, since)
         if allowed:
             verdict = Verdict(
                 judge.ticket,
@@ -228,12 +234,10 @@ class Enforcer:
         """A failure while deciding. What an exception says may hold argument values: only our own faults are quoted."""
         if isinstance(exc, UnavailableError):
             self.outage.seen(str(exc))
-            return Finding("state_unavailable", f"the limits cannot be checked: {exc}")
-        if isinstance(exc, StateError):
-            return Finding("state_error", f"the limits cannot be checked: {exc}")
-        if isinstance(exc, AuditError):
-            return _unrecorded(exc)
-        return Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
+        finding = _finding(exc)
+        if self._watch is not None:
+            self._watch.failed(finding.code)
+        return finding
 
     def _record(self, decision_id: str, method: str, modern: bool, decision: Decision, call: ToolCall | None) -> None:
         request = self._requests.get((method, modern))
@@ -260,8 +264,14 @@ class Enforcer:
         try:
             self._audit.flush()
         except AuditError as exc:
-            problem = _unrecorded(exc)
+            problem = self._fault(exc)
         return problem
+
+    def observed(self, denials: Mapping[int, Denial]) -> None:
+        """What was judged since the last time is certain: tell the observer. `denials` are those of `retract`."""
+        if self._watch is not None:
+            denied = {ticket: Finding(one.code, one.reason, one.rule) for ticket, one in denials.items()}
+            self._watch.certain(denied)
 
     def complaint(self) -> str | None:
         """Why an outcome could not be recorded or a charge not be given back, if that happened since the last call."""
@@ -278,7 +288,7 @@ class Enforcer:
             try:
                 denied = self._revise([verdict for verdict in verdicts if verdict.charges], problem)
             except AuditError as exc:
-                problem = _unrecorded(exc)
+                problem = self._fault(exc)
         return {verdict.ticket: self._withdraw(verdict, problem) for verdict in denied}
 
     def _revise(self, charged: list[Verdict], fault: Finding) -> list[Verdict]:
@@ -289,6 +299,8 @@ class Enforcer:
             self._audit.append(uncounted_record(self._now, verdict.decision_id, fault, opens))
             if not opens:
                 denied.append(verdict)
+            elif self._watch is not None:
+                self._watch.opened(verdict.ticket)
         self._audit.flush()
         return denied
 
@@ -318,12 +330,15 @@ class Enforcer:
         if request.audit is AuditLevel.RESPONSE and settle.result:
             more |= self._kept_result(settle.result)
         self._append(outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more))
+        if self._watch is not None:
+            self._watch.ended(settle, outcome, ended - request.since)
 
     def _append(self, record: bytes) -> None:
         try:
             self._audit.append(record)
         except AuditError as exc:
             self._problem = str(exc)
+            self._fault(exc)
 
     @staticmethod
     def _kept_result(result: bytes) -> JsonObject:
@@ -357,6 +372,7 @@ class Enforcer:
         try:
             self._audit.append(record)
         except AuditError as exc:
+            self._fault(exc)
             return str(exc)
         problem = self.commit()
         return None if problem is None else problem.reason
@@ -367,8 +383,14 @@ def _counted(session: str | None) -> Callable[[], str]:
     return lambda: f"{prefix}-{next(number)}"
 
 
-def _unrecorded(exc: AuditError) -> Finding:
-    return Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
+def _finding(exc: Exception) -> Finding:
+    if isinstance(exc, UnavailableError):
+        return Finding("state_unavailable", f"the limits cannot be checked: {exc}")
+    if isinstance(exc, StateError):
+        return Finding("state_error", f"the limits cannot be checked: {exc}")
+    if isinstance(exc, AuditError):
+        return Finding("audit_unavailable", f"the call cannot be recorded: {exc}")
+    return Finding("internal_error", f"the proxy failed to decide ({type(exc).__name__})")
 
 
 def _examined(result: bytes, failure: Failure) -> tuple[Outcome, JsonObject]:

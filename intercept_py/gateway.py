@@ -22,12 +22,15 @@ from intercept_py import policy_file
 from intercept_py.audit.log import AuditLog
 from intercept_py.enforcer import Enforcer
 from intercept_py.errors import PolicyError
+from intercept_py.identity import Authenticator, Unauthorized
 from intercept_py.log import Log
 from intercept_py.model import Caller, JsonObject
+from intercept_py.observing import Observer
 from intercept_py.policy.rules import Policy
 from intercept_py.proxy import Session
 from intercept_py.state import State
 from intercept_py.transports.conversation import Conversation, Front
+from intercept_py.transports.http_gateway import Challenge
 from intercept_py.upstreams import Upstream
 from intercept_py.wire.catalogue import Catalogue
 
@@ -50,7 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
 class Mount:
     """See the module. `server` names it in records and in the keys of its counters.
 
-    `watch`: where its policy may change; None: it does not.
+    `watch`: where its policy may change; None: it does not. `door` tells who calls; without one callers are known by
+    their address alone. `observer` is told what becomes of messages.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Mount:
         upstream: Upstream,
         log: Log,
         settings: Settings,
+        door: Authenticator | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.server = server
         self._policy = policy
@@ -72,6 +78,8 @@ class Mount:
         self._upstream = upstream
         self._log = log
         self._settings = settings
+        self._door = door
+        self._observer = observer
         self._known = Catalogue()  # for conversations without a session
         self._forget_at = 0.0
         # By who it is; claims by their identity, since they are kept.
@@ -85,6 +93,30 @@ class Mount:
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._main = self._enforcer(Caller())
 
+    # ---- who calls
+
+    def recognise(self, authorization: str | None, address: str) -> Caller | Challenge | None:
+        """Who sends this `Authorization` header from this address; None: only `authenticate` can tell."""
+        if self._door is None:
+            return Caller(address=address)
+        try:
+            return self._door.recognise(authorization, address)
+        except Unauthorized as exc:
+            return self._turned_away(exc)
+
+    async def authenticate(self, authorization: str | None, address: str) -> Caller | Challenge:
+        """Who sends this `Authorization` header from this address."""
+        if self._door is None:
+            return Caller(address=address)
+        try:
+            return await self._door.authenticate(authorization, address)
+        except Unauthorized as exc:
+            return self._turned_away(exc)
+
+    def _turned_away(self, exc: Unauthorized) -> Challenge:
+        self._log("info", f"a request to `{self.server}` was not authorized: {exc.reason}")
+        return Challenge(exc.status, exc.challenge)
+
     # ---- conversations
 
     def converse(self, front: Front, caller: Caller, *, session: bool, version: str | None = None) -> Conversation:
@@ -93,11 +125,12 @@ class Mount:
         `session`: it lasts, and has its server (or its session there) to itself. `version`: the protocol version that a
         legacy client without a session names.
         """
-        connect, mint = self._upstream.connect(session, version)
+        known = Catalogue() if session else self._known
+        connect, mint = self._upstream.connect(session, version, known)
         if session:
-            enforcer, known = self._enforcer(msgspec.structs.replace(caller, session=os.urandom(16).hex())), Catalogue()
+            enforcer = self._enforcer(msgspec.structs.replace(caller, session=os.urandom(16).hex()))
         else:
-            enforcer, known = self._shared_enforcer(caller), self._known
+            enforcer = self._shared_enforcer(caller)
         made = Session(
             enforcer,
             self._log,
@@ -139,6 +172,7 @@ class Mount:
             time.monotonic,
             fail_open=self._settings.fail_open,
             mint=self._mint_decision,
+            observer=self._observer,
         )
 
     def _shared_enforcer(self, caller: Caller) -> Enforcer:
@@ -201,12 +235,18 @@ class Mount:
             for problem in exc.problems:
                 self._log("error", str(problem))
             self._log("error", f"the changed policy of `{self.server}` is refused, the one before stays in force")
-            self._main.reloaded(len(exc.problems))
+            self._reloaded(None, len(exc.problems))
             return
         if changed is not None:
             self._replace(changed)
             self._log("info", f"policy of `{self.server}` reloaded: {policy_file.describe(changed)}")
-            self._main.reloaded(0)
+            self._reloaded(changed, 0)
+
+    def _reloaded(self, policy: Policy | None, problems: int) -> None:
+        self._main.reloaded(problems)
+        if self._observer is not None:
+            with suppress(Exception):  # who watches must not be able to harm
+                self._observer.reloaded(policy)
 
     def _replace(self, policy: Policy) -> None:
         self._policy = policy
@@ -231,3 +271,5 @@ class Mount:
         self._record()
         self._main.stopped(reason)
         self._state.close()
+        if self._door is not None:
+            await self._door.close()

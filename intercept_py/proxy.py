@@ -183,6 +183,7 @@ class Session:
             denials = self._enforcer.retract([verdict for _, verdict in batch if verdict.denial is None], problem)
             if problem.code in _OURS:
                 self._log("error", f"calls of a moment are denied: {problem.reason}")
+        self._enforcer.observed(denials)
         if self._enforcer.outage.news:
             self._tell_news()
         now = self._clock()

@@ -5,7 +5,7 @@ Below: the links of `transports`. Above: `gateway`.
 
 from __future__ import annotations
 
-__all__ = ["Command", "Upstream"]
+__all__ = ["Command", "Upstream", "Url"]
 
 import asyncio
 import time
@@ -17,8 +17,12 @@ from weakref import WeakSet
 from intercept_py import processes
 from intercept_py.errors import UpstreamError
 from intercept_py.log import Log
+from intercept_py.model import JsonObject
 from intercept_py.transports.child_link import ChildLink, SharedChild
 from intercept_py.transports.conversation import Link, Receiver
+from intercept_py.transports.http_client import HttpClient
+from intercept_py.transports.http_link import HttpLink, Remote
+from intercept_py.wire.catalogue import Catalogue
 
 _PAUSE = 1.0
 """Seconds between two starts of the shared child: one that ends at once is not started for every request."""
@@ -31,10 +35,13 @@ class Upstream(Protocol):
     """Whether it is a process of ours. In eras with a handshake it is there for one session, and only a progress token
     tells which request it speaks about."""
 
-    def connect(self, session: bool, version: str | None) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
+    def connect(
+        self, session: bool, version: str | None, known: Catalogue
+    ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """What makes a link, and the source of tickets for its conversation. Raises `UpstreamError`.
 
-        `version` is the protocol version that a legacy client without a session names.
+        `version` is the protocol version that a legacy client without a session names, `known` what is known of the
+        server's tools in the conversation.
         """
 
     def look(self) -> None:
@@ -59,7 +66,9 @@ class Command:
         self._started = -_PAUSE
         self._old: set[asyncio.Task[None]] = set()
 
-    def connect(self, session: bool, version: str | None) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
+    def connect(
+        self, session: bool, version: str | None, known: Catalogue
+    ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """See `Upstream`."""
         if not session:
             shared = self._running()
@@ -104,3 +113,33 @@ class Command:
                 task.add_done_callback(self._old.discard)
             self._shared = SharedChild(self._start(), self._limit, self._log)
         return self._shared
+
+
+class Url:
+    """A server that answers over streamable HTTP. `alone`: there is one client, which cannot resume streams itself."""
+
+    is_child = False
+
+    def __init__(self, client: HttpClient, limit: int, log: Log, *, alone: bool) -> None:
+        self._client = client
+        self._remote = Remote(client, limit, log)
+        self._alone = alone
+        self._mint = count(1).__next__
+
+    def connect(
+        self, session: bool, version: str | None, known: Catalogue
+    ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
+        """See `Upstream`."""
+
+        def schema_of(name: str) -> JsonObject | None:
+            tool = known.lookup(name)
+            return None if tool is None else tool.schema
+
+        return lambda receiver: HttpLink(self._remote, receiver, schema_of, version, self._alone), self._mint
+
+    def look(self) -> None:
+        """Its connections tell."""
+
+    async def close(self) -> None:
+        """See `Upstream`."""
+        await self._client.close()

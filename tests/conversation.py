@@ -20,6 +20,7 @@ from intercept_py.enforcer import Enforcer
 from intercept_py.errors import AuditError
 from intercept_py.log import Log
 from intercept_py.model import Caller
+from intercept_py.observing import Observer
 from intercept_py.policy import loader
 from intercept_py.proxy import Session
 from intercept_py.state import State, open_state
@@ -60,6 +61,7 @@ class Conversation:
         audit: AuditLog | None = None,
         wrap: Callable[[AuditLog], AuditLog] | None = None,
         fail_open: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self.path = folder / "audit.jsonl"
         log = audit or AuditLog.open(str(self.path))
@@ -77,6 +79,7 @@ class Conversation:
             lambda: 1_800_000_000.0 + next(self._ticks) / 1000,
             lambda: self.now,
             fail_open=fail_open,
+            observer=observer,
         )
         self.session = Session(enforcer, Log("error", fd=2), lambda: self.now, timeout=300.0)
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from intercept_py.model import Charge, Strategy
-from intercept_py.policy.charges import limit_key, spellings
+from intercept_py.policy.charges import limit_key, spellings, tool_part
 from intercept_py.policy.rules import Counter, Policy, Rule
 
 # A scope that the transport cannot prove falls back to the next wider one, see `charges`.
@@ -42,6 +42,14 @@ class Budget(msgspec.Struct, frozen=True):
     def counter(self) -> str | None:
         """The name of a `state` counter; None for a `rate_limit`."""
         return self.charge.key[2] if self.charge.key[0] == "state" else None
+
+    def shared(self, tool: str) -> Charge | None:
+        """What looks at the one counter for all calls of a tool, and adds nothing.
+
+        None where callers or arguments have counters of their own.
+        """
+        parts = {(): (), ("global",): ("global",), ("tool",): (tool_part(tool),)}.get(self.per)
+        return None if parts is None else msgspec.structs.replace(self.charge, key=self.charge.key + parts, amount=0)
 
     def scopes(self, key: tuple[str, ...]) -> tuple[str, ...] | None:
         """Whose share a counter with this key is; None if it does not count against this limit."""

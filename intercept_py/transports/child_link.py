@@ -46,7 +46,8 @@ class ChildLink:
             self._process.send(messages)
 
     def listen(self, stream: int, last_event_id: str | None) -> None:
-        """What a child says unasked comes as it is."""
+        """What a child says unasked comes as it is, from no stream. It can repeat nothing."""
+        self._receiver.opened(stream)
 
     def unlisten(self, stream: int) -> None:
         """See `listen`."""

@@ -1,0 +1,141 @@
+"""The part of `run` that is not between two pipes: clients or a server, or both, speak HTTP.
+
+Below: `site`, `gateway`. Above: `run`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["serve"]
+
+import argparse
+import asyncio
+import os
+import time
+from hashlib import sha256
+
+from intercept_py import __version__, policy_file
+from intercept_py.audit.log import AuditLog
+from intercept_py.audit.record import start_record, timestamp
+from intercept_py.cli import site
+from intercept_py.cli.arguments import CANNOT_CREATE, OK, state_url
+from intercept_py.cli.site import Served
+from intercept_py.errors import InterceptError
+from intercept_py.gateway import Mount, Settings
+from intercept_py.identity import Authenticator, Issuer
+from intercept_py.identity import Settings as Callers
+from intercept_py.identity.client_credentials import ClientCredentials, Grant
+from intercept_py.log import Log
+from intercept_py.model import Caller
+from intercept_py.policy.rules import Policy
+from intercept_py.state.deferred import Deferred
+from intercept_py.transports.http_client import HttpClient
+from intercept_py.transports.http_gateway import Settings as HttpSettings
+from intercept_py.transports.http_service import bind
+from intercept_py.transports.stdio_front import StdioFront
+from intercept_py.upstreams import Command, Upstream, Url
+
+PATH = "/mcp"
+_MAX_CHILDREN = 64
+_MAX_SESSIONS = 10_000
+
+
+def serve(
+    options: argparse.Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log
+) -> int:
+    """Relay until told to end, or, where the client is on stdin, until one side is done; the exit status."""
+    try:
+        return site.run(_serve(options, command, policy, counters, audit, log))
+    except InterceptError as exc:
+        log("error", str(exc))
+        return CANNOT_CREATE
+    finally:
+        audit.close()
+
+
+async def _serve(
+    options: argparse.Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log
+) -> int:
+    server = server_name(options, command)
+    upstream = _upstream(options, command, log)
+    listener = door = None
+    try:
+        if options.listen is not None:
+            authenticated = options.tokens is not None or options.issuer is not None
+            listener = bind(*options.listen, authenticated=authenticated)
+            url = options.public_url or site.url_of(listener, PATH)
+            door = _door(options, url, log) if authenticated else None
+        audit.append(start_record(timestamp(time.time()), server, policy.revision, __version__))
+        audit.flush()
+    except BaseException:
+        if listener is not None:
+            listener.close()
+        await upstream.close()
+        raise
+    log("info", f"policy `{options.config}` is {policy_file.describe(policy)}; audit file `{audit.path}`")
+    watch = None if options.no_reload else policy_file.Watch(options.config, policy.revision)
+    settings = Settings(options.timeout, options.max_message_bytes, options.state_fail_mode == "open")
+    if listener is None:
+        mount = Mount(server, policy, watch, counters, audit, upstream, log, settings)
+        return await _relay(mount, options.max_message_bytes, log)
+    observers = site.Observers(log)
+    observer = observers.watch(server, policy, state_url(options.state, policy), options.state_prefix, counters)
+    mount = Mount(server, policy, watch, counters, audit, upstream, log, settings, door, observer)
+    http = HttpSettings(
+        local=door is None,
+        hosts=tuple(options.allow_host),
+        origins=tuple(options.allow_origin),
+        body_limit=options.max_message_bytes,
+        session_idle=options.session_idle,
+        max_sessions=options.max_sessions or (_MAX_CHILDREN if command else _MAX_SESSIONS),
+    )
+    await site.serve([Served(PATH, mount, door)], listener, http, observers, log)
+    return OK
+
+
+async def _relay(mount: Mount, limit: int, log: Log) -> int:
+    """Between our stdin and stdout and a server that is elsewhere."""
+    front = StdioFront(limit)
+    conversation = mount.converse(front, Caller(), session=True)
+    keeper = asyncio.ensure_future(mount.run())
+    with site.signals(stop=front.stop, reload=lambda: mount.reload(force=True), log=log):
+        await front.run(conversation)
+    keeper.cancel()
+    await conversation.close()
+    await mount.close("the client is done")
+    return OK
+
+
+def _upstream(options: argparse.Namespace, command: list[str], log: Log) -> Upstream:
+    limit = options.max_message_bytes
+    if command:
+        return Command(command, os.environ, limit, log)
+    credentials = None
+    if options.oauth_token_url is not None:
+        scopes = tuple((options.oauth_scope or "").split())
+        grant = Grant(
+            options.oauth_token_url, options.oauth_client_id, options.oauth_client_secret, scopes, options.upstream
+        )
+        credentials = ClientCredentials(grant, log)
+    fields = [(name.encode(), value.encode()) for name, value in options.header]
+    client = HttpClient(options.upstream, fields=fields, credentials=credentials)
+    return Url(client, limit, log, alone=options.listen is None)
+
+
+def _door(options: argparse.Namespace, url: str, log: Log) -> Authenticator:
+    issuer = None
+    if options.issuer is not None:
+        issuer = Issuer(options.issuer, options.jwks, options.audience, options.untyped)
+    door = Authenticator(Callers(url, options.tokens, issuer, tuple(options.scope)), log)
+    for warning in door.warnings():
+        log("warn", warning)
+    return door
+
+
+def server_name(options: argparse.Namespace, command: list[str]) -> str:
+    """Names the server in records and in the keys of its limits: stable for a command or a URL, without secrets."""
+    if command:
+        from intercept_py.cli.run import server_name as of_command
+
+        return of_command(command)
+    digest = sha256(options.upstream.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{HttpClient(options.upstream).address.host}-{digest}"
