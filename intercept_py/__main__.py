@@ -12,6 +12,7 @@ from importlib import import_module
 
 COMMANDS = {
     "run": ("intercept_py.cli.run", "put the proxy in front of a server (also without the word `run`)"),
+    "serve": ("intercept_py.cli.serve", "put one port in front of several servers, each behind its own policy"),
     "validate": ("intercept_py.cli.validate", "check policy files, all problems at once"),
     "schema": ("intercept_py.cli.schema", "print the JSON Schema of the policy language"),
     "audit": ("intercept_py.cli.audit", "prove that an audit file was not changed"),

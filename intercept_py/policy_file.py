@@ -6,7 +6,7 @@ rename over it, git and Kubernetes swap a directory or a symlink. No inode is he
 
 from __future__ import annotations
 
-__all__ = ["Watch", "describe", "read", "warnings"]
+__all__ = ["Watch", "describe", "read", "read_bytes", "warnings"]
 
 import os
 import stat
@@ -22,26 +22,30 @@ MAX_BYTES = 1024 * 1024
 
 def read(path: str) -> Policy:
     """Load the policy at `path`; raise `PolicyError` for a file that cannot be read as well as for what it says."""
-    return loader.load(_bytes(path), path)
+    return loader.load(read_bytes(path), path)
 
 
-def _bytes(path: str) -> bytes:
-    """The file's bytes. Never blocks on a FIFO or a device, never reads more than a policy may have."""
+def read_bytes(path: str, what: str = "policy") -> bytes:
+    """The bytes of such a file; raise `PolicyError` if it cannot be read.
+
+    Never blocks on a FIFO or a device, never reads more than a policy may have.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as exc:
-        raise _unreadable(path, exc.strerror if isinstance(exc, OSError) else "its name contains a NUL") from None
+        raise _unreadable(path, exc.strerror if isinstance(exc, OSError) else "its name contains a NUL", what) from None
     try:
         info = os.fstat(fd)
         if stat.S_ISDIR(info.st_mode):
-            raise _unreadable(path, "it is a directory: name the YAML file in it")
+            raise _unreadable(path, "it is a directory: name the YAML file in it", what)
         if not stat.S_ISREG(info.st_mode):
-            raise _unreadable(path, "it is not a regular file")
+            raise _unreadable(path, "it is not a regular file", what)
         if info.st_size > MAX_BYTES:
-            raise _unreadable(path, f"it has {info.st_size} bytes, a policy at most {MAX_BYTES}: is it the right file?")
+            size = f"it has {info.st_size} bytes, a {what} at most {MAX_BYTES}: is it the right file?"
+            raise _unreadable(path, size, what)
         return _read_all(fd)
     except OSError as exc:
-        raise _unreadable(path, exc.strerror) from None
+        raise _unreadable(path, exc.strerror, what) from None
     finally:
         os.close(fd)
 
@@ -55,8 +59,8 @@ def _read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
-def _unreadable(path: str, why: str | None) -> PolicyError:
-    return PolicyError((Problem(path, 1, 1, "$", f"cannot read the policy: {why}"),))
+def _unreadable(path: str, why: str | None, what: str = "policy") -> PolicyError:
+    return PolicyError((Problem(path, 1, 1, "$", f"cannot read the {what}: {why}"),))
 
 
 def describe(policy: Policy) -> str:
@@ -66,13 +70,13 @@ def describe(policy: Policy) -> str:
     return f"{mode}, {unlisted} unlisted tools, revision {policy.revision[:12]}"
 
 
-def warnings(path: str) -> list[str]:
+def warnings(path: str, what: str = "policy") -> list[str]:
     """What an attacker on this machine could change: the policy or its directory is writable by others."""
     found: list[str] = []
     real = os.path.realpath(path)
-    for name, what in ((real, "the policy"), (os.path.dirname(real), "the policy's directory")):
+    for name, part in ((real, f"the {what}"), (os.path.dirname(real), f"the {what}'s directory")):
         try:
-            found += exposure(f"{what} `{name}`", os.stat(name))
+            found += exposure(f"{part} `{name}`", os.stat(name))
         except OSError:
             continue
     return found
@@ -106,7 +110,7 @@ class Watch:
         if not force and unchanged and self._polls % self._REHASH:
             return None
         self._signature = signature
-        text = _bytes(self._path) if signature is not None or force else b""
+        text = read_bytes(self._path) if signature is not None or force else b""
         if signature is None and not force:
             # For a moment that is how files are replaced; after that somebody should know, once.
             self._missing += 1

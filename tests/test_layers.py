@@ -18,7 +18,7 @@ ROWS = [
     ["observing"],
     ["state", "audit", "transports", "identity"],
     ["enforcer", "jobs", "metrics", "telemetry"],
-    ["proxy", "upstreams"],
+    ["proxy", "upstreams", "gateway_file"],
     ["gateway"],
     ["cli"],
     ["__main__"],

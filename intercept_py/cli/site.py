@@ -38,11 +38,12 @@ _YOUNG = 20_000
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A mount at a path, and what tells its callers apart."""
+    """A mount at a path, what tells its callers apart, and the bounds of its sessions if they are its own."""
 
     path: str
     mount: Mount
     door: Authenticator | None
+    settings: Settings | None = None
 
 
 class Observers:
@@ -84,7 +85,8 @@ async def serve(
         if one.door is not None and one.door.metadata is not None:
             document = one.door.metadata
             documents[one.door.metadata_path] = Document(_METADATA, lambda document=document: document, open=True)  # type: ignore[misc]
-    app = App({one.path: one.mount for one in served}, settings, documents, log)
+    apart = {one.path: one.settings for one in served if one.settings is not None}
+    app = App({one.path: one.mount for one in served}, settings, documents, log, apart)
     stop = asyncio.Event()
     keepers = [asyncio.ensure_future(one.mount.run()) for one in served]
 

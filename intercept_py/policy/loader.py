@@ -37,7 +37,7 @@ def _policy(section: Section, source: str, revision: str) -> Policy:
     _check_version(section)
     shadow = section.choice("mode") == "shadow"
     if not section.node.members:
-        section.problems.add(section.node, section.path, say.EMPTY_FILE)
+        section.problems.add(section.node, section.path, say.EMPTY_FILE, what="policy", start="tools")
     return Policy(
         source=source,
         revision=revision,

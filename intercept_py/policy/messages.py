@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 # Reading the file (`source`)
-TOO_LARGE = "the file has {size} bytes, a policy at most {limit}: split it, or check that this is the right file"
+TOO_LARGE = "the file has {size} bytes, a {what} at most {limit}: split it, or check that this is the right file"
 BYTE_ORDER_MARK = "the file starts with a byte order mark: save it as UTF-8 without one"
 BINARY = "the file holds a NUL byte, so it is not text: give a YAML file in UTF-8"
 NOT_UTF8 = "byte `{byte}` is not valid UTF-8: save the file as UTF-8"
 HARMFUL_CHARACTER = (
     "character {name} is invisible or changes how text is read: remove it, or write `{escape}` in double quotes"
 )
-EMPTY_FILE = "the file holds no policy: start with `tools:`"
-SEVERAL_DOCUMENTS = "a second document starts here: a policy is one document, delete the `---` or split the file"
+EMPTY_FILE = "the file holds no {what}: start with `{start}:`"
+SEVERAL_DOCUMENTS = "a second document starts here: a {what} is one document, delete the `---` or split the file"
 DIRECTIVE = "directives (`%YAML`, `%TAG`) are not supported: delete the line"
 TAG = "tags are not supported: remove `{tag}`"
 TAB = "a tab cannot indent YAML: use spaces"

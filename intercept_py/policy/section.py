@@ -1,15 +1,17 @@
 """One mapping of a policy, read field by field: what is missing, unknown or of the wrong type is reported, not raised.
 
-Below: `tree` (positions) and `schema` (the fields). Above: `loader` and `compile`. A getter returns None both for a
-field that is absent and for one about which a problem has been reported, so callers need no second error path.
+Below: `tree` (positions) and `schema` (the fields). Above: `loader` and `compile`; `gateway_file`, whose fields are
+others. A getter returns None both for a field that is absent and for one about which a problem has been reported, so
+callers need no second error path.
 """
 
 from __future__ import annotations
 
-__all__ = ["Section", "amount", "closest", "describe", "is_clean"]
+__all__ = ["Row", "Section", "amount", "closest", "describe", "is_clean"]
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from typing import ClassVar, Protocol, Self
 
 from intercept_py.policy import messages as say
 from intercept_py.policy.schema import FIELDS_OF, PLACES
@@ -19,14 +21,37 @@ _LONGEST_NAME = 200
 _LONGEST_TEXT = 2000
 
 
+class Row(Protocol):
+    """What must be known of a field to read it, see `schema.Field`."""
+
+    @property
+    def values(self) -> str:
+        """What it takes, for people."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All that it takes, if that is a list of words."""
+
+    @property
+    def required(self) -> bool:
+        """Whether a mapping without it is a mistake."""
+
+
 class Section:
-    """A mapping at `path` that holds the fields of `where`."""
+    """A mapping at `path` that holds the fields of `where`.
+
+    `FIELDS_OF` and `PLACES` are the language: the fields of every such mapping, and what messages call it. A subclass
+    may have another one.
+    """
 
     __slots__ = ("_fields", "_members", "node", "path", "problems", "where")
 
+    FIELDS_OF: ClassVar[Mapping[str, Mapping[str, Row]]] = FIELDS_OF
+    PLACES: ClassVar[Mapping[str, str]] = PLACES
+
     def __init__(self, node: Object, path: str, where: str, problems: Problems) -> None:
         self.node, self.path, self.where, self.problems = node, path, where, problems
-        self._fields = FIELDS_OF[where]
+        self._fields = self.FIELDS_OF[where]
         self._members = node.members
         for name, found in self._members.items():
             if name not in self._fields:
@@ -36,12 +61,12 @@ class Section:
                 problems.add(node, path, say.MISSING_FIELD, name=name, values=field.values)
 
     @classmethod
-    def open(cls, node: Node, path: str, where: str, problems: Problems) -> Section | None:
+    def open(cls, node: Node, path: str, where: str, problems: Problems) -> Self | None:
         """The section, or None (reported) if the node is no mapping."""
         if isinstance(node, Object):
             return cls(node, path, where, problems)
         if not isinstance(node, Broken):
-            problems.add(node, path, say.NOT_A_MAPPING, what=PLACES[where], got=describe(node))
+            problems.add(node, path, say.NOT_A_MAPPING, what=cls.PLACES[where], got=describe(node))
         return None
 
     def __contains__(self, name: str) -> bool:
@@ -143,10 +168,10 @@ class Section:
             return scalar.value
         return None
 
-    def section(self, name: str, where: str) -> Section | None:
+    def section(self, name: str, where: str) -> Self | None:
         """The mapping that the field holds."""
         node = self.value(name)
-        return None if node is None else Section.open(node, self.at(name), where, self.problems)
+        return None if node is None else self.open(node, self.at(name), where, self.problems)
 
     def items(self, name: str) -> Iterator[tuple[str, Node]]:
         """The list that the field holds, each item with its path."""
@@ -189,11 +214,11 @@ class Section:
         return tuple(found)
 
     def _unknown(self, name: str, key: Scalar) -> None:
-        what, path = PLACES[self.where], self.at(name)
-        elsewhere = [where for where in PLACES if name in FIELDS_OF[where]]
+        what, path = self.PLACES[self.where], self.at(name)
+        elsewhere = [where for where in self.PLACES if name in self.FIELDS_OF[where]]
         guess = closest(name, self._fields, self.problems)
         if elsewhere:
-            self.problems.add(key, path, say.MISPLACED_FIELD, name=name, what=what, where=PLACES[elsewhere[0]])
+            self.problems.add(key, path, say.MISPLACED_FIELD, name=name, what=what, where=self.PLACES[elsewhere[0]])
         elif guess:
             self.problems.add(key, path, say.UNKNOWN_FIELD_GUESS, name=name, guess=guess)
         else:

@@ -37,10 +37,13 @@ _DIRECTIVE = re.compile("^%", re.MULTILINE)
 _BOMS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-def read(text: bytes, file: str) -> tuple[Node | None, Problems]:
-    """The document's tree, or None where the file cannot be read to its end; and the problems met so far."""
+def read(text: bytes, file: str, what: str = "policy", start: str = "tools") -> tuple[Node | None, Problems]:
+    """The document's tree, or None where the file cannot be read to its end; and the problems met so far.
+
+    Messages say that it should be a `what`, and that one starts with the field `start`.
+    """
     problems = Problems(file)
-    builder = _Builder(problems)
+    builder = _Builder(problems, what, start)
     try:
         document = _decode(text, builder)
         try:
@@ -64,7 +67,7 @@ class _At(msgspec.Struct, frozen=True):
 
 def _decode(text: bytes, builder: _Builder) -> str:
     if len(text) > MAX_BYTES:
-        builder.stop(_At(), say.TOO_LARGE, size=str(len(text)), limit=str(MAX_BYTES))
+        builder.stop(_At(), say.TOO_LARGE, what=builder.what, size=str(len(text)), limit=str(MAX_BYTES))
     if text.startswith(_BOMS):
         builder.stop(_At(), say.BYTE_ORDER_MARK)
     nul = text.find(b"\0")
@@ -119,7 +122,9 @@ class _Anchored(msgspec.Struct, frozen=True):
 class _Builder:
     """Turns parser events into a tree. Iterative: nesting never costs stack."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, what: str, start: str) -> None:
+        self.what = what
+        self._start = start
         self._problems = problems
         self._frames: list[_Frame] = []
         self._anchors: dict[str, _Anchored | None] = {}
@@ -144,7 +149,7 @@ class _Builder:
     def result(self) -> Node | None:
         root = self._root
         if root is None or (isinstance(root, Scalar) and root.value is None):
-            self.stop(_At(), say.EMPTY_FILE)
+            self.stop(_At(), say.EMPTY_FILE, what=self.what, start=self._start)
         return root
 
     def stop(self, place: Place, message: str, /, **values: str) -> NoReturn:
@@ -186,7 +191,7 @@ class _Builder:
     def _document(self, event: Any) -> None:
         self._documents += 1
         if self._documents > 1:
-            self.stop(_mark(event.start_mark), say.SEVERAL_DOCUMENTS)
+            self.stop(_mark(event.start_mark), say.SEVERAL_DOCUMENTS, what=self.what)
 
     def _scalar(self, event: Any) -> None:
         mark, text = event.start_mark, event.value

@@ -32,6 +32,9 @@ def test_every_example_is_known_to_these_tests() -> None:
     assert {name for name in found if "__pycache__" not in name} == {
         "client.py",
         "first-policy.yaml",
+        "gateway/gateway.yaml",
+        "gateway/github.yaml",
+        "gateway/intercept-gateway.service",
         "jobs-policy.yaml",
         "mcp/claude.json",
         "mcp/cursor.json",
