@@ -6,7 +6,7 @@ Fails closed (promise 4): whatever goes wrong between a call and its record is a
 
 from __future__ import annotations
 
-__all__ = ["Enforcer", "Verdict"]
+__all__ = ["Commits", "Enforcer", "Verdict"]
 
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -71,12 +71,31 @@ class Verdict(msgspec.Struct, frozen=True):
     charges: tuple[Charge, ...] = ()
 
 
+class Commits:
+    """What enforcers that share counters and a log know of each other's commits.
+
+    A commit makes sure of what all of them have judged, or of nothing: whoever waits for another one must be able to
+    tell that there was one, and that it failed.
+    """
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self.failed = 0
+        self.problem: Finding | None = None
+
+    @property
+    def losses(self) -> int:
+        """Changes with every commit that fails, also of others who write the same log."""
+        return self.failed + self._audit.losses
+
+
 class Enforcer:
     """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back.
 
     `fail_open` is for limits that do not say themselves what they do while the store is unavailable, see `Charge`.
     `outage` is what is known of that. `mint` names decisions, uniquely in a log; without it they are counted, each with
-    the beginning of the session's id. `observer` is told what becomes of messages.
+    the beginning of the session's id. `observer` is told what becomes of messages. `commits` is for enforcers that
+    share `state` and `audit`.
     """
 
     def __init__(
@@ -92,6 +111,7 @@ class Enforcer:
         fail_open: bool = False,
         mint: Callable[[], str] | None = None,
         observer: Observer | None = None,
+        commits: Commits | None = None,
     ) -> None:
         self._policy = policy
         self._needs_tools = pdp.needs_tools(policy)
@@ -103,6 +123,7 @@ class Enforcer:
         self._clock = clock
         self._timer = timer
         self._fail_open = fail_open
+        self.commits = commits or Commits(audit)
         self.outage = Outage()
         self._mint = mint or _counted(caller.session)
         self._open: dict[int, Verdict] = {}  # allowed requests on their way
@@ -249,11 +270,21 @@ class Enforcer:
             self._requests[method, modern] = request
         self._audit.append(decision_record(self._now, decision_id, request, decision, call))
 
-    def commit(self) -> Finding | None:
+    def commit(self, since: int | None = None) -> Finding | None:
         """Keep all charges and write all records since the last commit.
 
-        A finding says why that cannot be: then `retract` what was allowed since.
+        A finding says why that cannot be: then `retract` what was allowed since. `since`: the `Commits.losses` at the
+        time of the first judgement, where others may have committed meanwhile.
         """
+        problem = self._commit()
+        if problem is not None:
+            self.commits.failed += 1
+            self.commits.problem = problem
+        elif since is not None and since != self.commits.losses:
+            return self.commits.problem or Finding("audit_unavailable", "the call cannot be recorded: see stderr")
+        return problem
+
+    def _commit(self) -> Finding | None:
         problem = None
         try:
             self._state.commit()

@@ -20,14 +20,14 @@ import msgspec
 
 from intercept_py import policy_file
 from intercept_py.audit.log import AuditLog
-from intercept_py.enforcer import Enforcer
+from intercept_py.enforcer import Commits, Enforcer
 from intercept_py.errors import PolicyError
 from intercept_py.identity import Authenticator, Unauthorized
 from intercept_py.log import Log
 from intercept_py.model import Caller, JsonObject
 from intercept_py.observing import Observer
 from intercept_py.policy.rules import Policy
-from intercept_py.proxy import Session
+from intercept_py.proxy import Group, Session
 from intercept_py.state import State
 from intercept_py.transports.conversation import Conversation, Front
 from intercept_py.transports.http_gateway import Challenge
@@ -84,14 +84,16 @@ class Mount:
         self._forget_at = 0.0
         # By who it is; claims by their identity, since they are kept.
         self._enforcers: dict[tuple[object, ...], tuple[Caller, Enforcer]] = {}
-        self._open: WeakKeyDictionary[Conversation, Session] = WeakKeyDictionary()
         self._busy: set[Conversation] = set()
         self._left: set[Conversation] = set()  # those of them that are over
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
         run, number = os.urandom(8).hex(), count(1)
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
+        self._commits = Commits(audit)
         self._main = self._enforcer(Caller())
+        self._group = Group(self._main, lambda commit: asyncio.get_running_loop().call_soon(commit))
+        self._open: WeakKeyDictionary[Conversation, Session] = WeakKeyDictionary()
 
     # ---- who calls
 
@@ -139,8 +141,10 @@ class Mount:
             known=known,
             mint=mint,
             correlate=self._upstream.is_child,
+            group=self._group,
         )
         conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
+        made.ready = conversation.pump
         self._open[conversation] = made
         return conversation
 
@@ -173,6 +177,7 @@ class Mount:
             fail_open=self._settings.fail_open,
             mint=self._mint_decision,
             observer=self._observer,
+            commits=self._commits,
         )
 
     def _shared_enforcer(self, caller: Caller) -> Enforcer:

@@ -6,14 +6,14 @@ No I/O of its own: a transport feeds it lines, sends what it has collected in `t
 
 from __future__ import annotations
 
-__all__ = ["Session"]
+__all__ = ["Group", "Session"]
 
 import math
 from collections.abc import Callable
 
 from intercept_py.enforcer import Enforcer, Verdict
 from intercept_py.log import Log
-from intercept_py.model import Caller, RequestId, Tool
+from intercept_py.model import Caller, Finding, RequestId, Tool
 from intercept_py.policy.rules import Policy
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire import codec, messages
@@ -38,6 +38,42 @@ _OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
 """
 
 
+class Group:
+    """Sessions that share counters and a log, and whose calls are recorded together: one write for all of a moment.
+
+    `later` calls what it is given, soon.
+    """
+
+    def __init__(self, enforcer: Enforcer, later: Callable[[Callable[[], None]], object]) -> None:
+        self._enforcer = enforcer
+        self._later = later
+        self._members: dict[Session, None] = {}
+        self._losses = 0
+
+    def join(self, session: Session) -> None:
+        """Something was judged and waits for a commit."""
+        if not self._members:
+            self._losses = self._enforcer.commits.losses
+            self._later(self.commit)
+        self._members[session] = None
+
+    def commit(self) -> None:
+        """Record all that was judged, and carry it out."""
+        if not self._members:
+            return
+        members, self._members = list(self._members), {}
+        problem = self._enforcer.commit(self._losses)
+        denials: dict[int, Denial] = {}
+        if problem is not None:
+            for session in members:
+                denials |= session.retracted(problem, told=session is not members[0])
+            for session in members:  # before one of them tells that others' calls are allowed
+                session.observed(denials)
+        for session in members:
+            session.carry_out(denials)
+            session.ready()
+
+
 _LONG = 16384
 """Judging a line of more bytes takes so long that charges made before it are committed first: others wait for them."""
 
@@ -45,7 +81,8 @@ _LONG = 16384
 class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
-    `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`.
+    `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`; `group` for those that are
+    recorded together.
     """
 
     def __init__(
@@ -58,6 +95,7 @@ class Session:
         known: Catalogue | None = None,
         mint: Callable[[], int] | None = None,
         correlate: bool = False,
+        group: Group | None = None,
     ) -> None:
         self.to_client: list[ToClient] = []
         self.to_upstream: list[ToUpstream] = []
@@ -69,6 +107,8 @@ class Session:
         self._hides = enforcer.hides  # as the client knows it
         self._relay = Relay(self._hidden(), varies=enforcer.varies, known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
+        self.ready: Callable[[], object] = bool  # told by the group that there is something to send
+        self._group = group
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
 
@@ -88,7 +128,7 @@ class Session:
                 self._log("error", f"a message from the client could not be handled ({type(exc).__name__})")
                 why = "the proxy failed to handle this message, which went no further"
                 self._perform(self._relay.refuse(codec.peek_id(line), messages.INTERNAL_ERROR, why))
-        self._send_judged()
+        self._finish_batch()
 
     def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None:
         """Lines from the server, in order. `stream`: see `Relay.from_upstream`."""
@@ -103,7 +143,7 @@ class Session:
             except Exception as exc:  # a bug of ours must not take the other requests with it
                 self._log("error", f"a message from the server could not be handled ({type(exc).__name__})")
                 self._perform(self._relay.unreadable(line, "the proxy failed to handle it"))
-        self._send_judged()
+        self._finish_batch()
 
     def speaks(self, caller: Caller) -> None:
         """What comes from the client from now on is this caller's."""
@@ -112,7 +152,7 @@ class Session:
     def abandon(self, request_id: RequestId) -> None:
         """The client has gone away from this request and wants no answer."""
         self._perform(self._relay.abandon(request_id))
-        self._send_judged()
+        self._finish_batch()
 
     def failed(self, ticket: int, why: str) -> None:
         """The request with this ticket will get no answer from the server."""
@@ -172,17 +212,40 @@ class Session:
             self._judge(judge)
         self._waiting.clear()
 
+    def _finish_batch(self) -> None:
+        """Nothing more comes with what was judged."""
+        if self._group is None:
+            self._send_judged()
+        elif self._batch:
+            self._group.join(self)
+
     def _send_judged(self) -> None:
         """Record every verdict, then carry it out. One that could not be recorded becomes a denial (promise 6)."""
         if not self._batch:
             return
-        batch, self._batch = self._batch, []
+        if self._group is not None:
+            self._group.join(self)
+            self._group.commit()
+            return
         problem = self._enforcer.commit()
-        denials: dict[int, Denial] = {}
-        if problem is not None:
-            denials = self._enforcer.retract([verdict for _, verdict in batch if verdict.denial is None], problem)
-            if problem.code in _OURS:
-                self._log("error", f"calls of a moment are denied: {problem.reason}")
+        self.carry_out({} if problem is None else self.retracted(problem))
+
+    def retracted(self, problem: Finding, *, told: bool = False) -> dict[int, Denial]:
+        """What `problem`, with which the commit of all that was judged has failed, makes of allowances.
+
+        `told`: people know of it.
+        """
+        if problem.code in _OURS and not told:
+            self._log("error", f"calls of a moment are denied: {problem.reason}")
+        return self._enforcer.retract([verdict for _, verdict in self._batch if verdict.denial is None], problem)
+
+    def observed(self, denials: dict[int, Denial]) -> None:
+        """All that the enforcer has judged is certain."""
+        self._enforcer.observed(denials)
+
+    def carry_out(self, denials: dict[int, Denial]) -> None:
+        """Carry out what was judged, which is recorded, but for these tickets."""
+        batch, self._batch = self._batch, []
         self._enforcer.observed(denials)
         if self._enforcer.outage.news:
             self._tell_news()
@@ -219,8 +282,8 @@ class Session:
 
     @property
     def judging(self) -> bool:
-        """Whether a request is held back until the server's list of tools is known."""
-        return bool(self._waiting)
+        """Whether a request is held back until the server's list of tools is known, or until it is recorded."""
+        return bool(self._waiting or self._batch)
 
     @property
     def waiting(self) -> bool:
@@ -230,7 +293,7 @@ class Session:
     def tick(self) -> None:
         """Give up on what the server has had too long. Call it at least once a second while `waiting`."""
         self._perform(self._relay.expire(self._clock(), self._timeout or math.inf))
-        self._send_judged()
+        self._finish_batch()
 
     def upstream_gone(self, why: str) -> None:
         """The server ended: answer what is open, and then what only now got its turn behind a call that waited."""

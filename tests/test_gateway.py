@@ -243,6 +243,8 @@ async def test_a_request_that_its_client_left_is_cancelled_and_recorded(tmp_path
         conversation = mount.converse(client, Caller(), session=False)
         conversation.from_client(call("hold", name="x"))
         assert conversation.waiting
+        while conversation.session.judging:
+            await asyncio.sleep(0)
         conversation.cancel(1)
         await conversation.close()
         assert client.got == []
@@ -263,3 +265,56 @@ async def test_schemas_are_known_once_a_call_needed_them(tmp_path: Path) -> None
         schema = mount.schema_of("cancel_run")
         assert schema is not None
         assert schema["required"] == ["runId"]
+
+
+async def test_calls_of_a_moment_are_recorded_with_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mounted(tmp_path) as mount:
+        await ask(mount, call("release"))
+        writes = []
+        flush = AuditLog.flush
+
+        def counted(log: AuditLog) -> None:
+            writes.append(1)
+            flush(log)
+
+        monkeypatch.setattr(AuditLog, "flush", counted)
+        clients = [Client() for _ in range(10)]
+        for client in clients:
+            mount.converse(client, Caller(), session=False).from_client(call("release"))
+        assert writes == []
+        answers = [await client.answer() for client in clients]
+        assert all(text_of(answer) == "0" for answer in answers)
+        assert len(writes) < len(clients)
+
+
+async def test_none_of_the_calls_of_a_moment_goes_on_if_they_cannot_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mounted(tmp_path) as mount:
+        await ask(mount, call("release"))
+        clients = [Client() for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr("intercept_py.audit.log._write_all", broken)
+            for client in clients:
+                mount.converse(client, Caller(), session=False).from_client(call("echo", text="x"))
+            answers = [await client.answer() for client in clients]
+        assert all("cannot be recorded" in text_of(answer) for answer in answers)
+        # None of them was counted either: the policy has two an hour.
+        assert [text_of(await ask(mount, call("echo", text=str(n)))) for n in range(2)] == ["0", "1"]
+
+
+async def test_somebody_elses_failed_write_is_not_taken_for_a_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mounted(tmp_path) as mount:
+        await ask(mount, call("release"))
+        client = Client()
+        mount.converse(client, Caller(), session=False).from_client(call("echo", text="x"))
+        with monkeypatch.context() as patch:
+            patch.setattr("intercept_py.audit.log._write_all", broken)
+            mount.reload(force=True)  # writes a record, and what waits along with it
+        assert "cannot be recorded" in text_of(await client.answer())
+
+
+def broken(fd: int, data: bytes) -> None:
+    raise OSError(28, "No space left on device")

@@ -47,6 +47,7 @@ class AuditLog:
         self.path = os.path.abspath(path)
         self._clock = clock
         self._patience = patience
+        self.losses = 0  # of what was waiting, because it could not be written
         self._waiting: list[bytes] = []
         self._file: _File | None = None
         self._looked = 0.0
@@ -76,6 +77,7 @@ class AuditLog:
         if not self._waiting or self._file is None:
             return
         waiting, self._waiting = self._waiting, []
+        self.losses += 1
         try:
             now = self._clock()
             if abs(now - self._looked) >= _LOOK_SECONDS:  # at most once a second: a stat is a slow call
@@ -89,6 +91,7 @@ class AuditLog:
                 fcntl.flock(self._file.fd, fcntl.LOCK_UN)
         except OSError as exc:
             raise AuditError(f"cannot write audit file `{self.path}`: {explain(exc)}") from exc
+        self.losses -= 1
 
     def close(self) -> None:
         """Flush and close. Closing again does nothing."""
