@@ -153,7 +153,13 @@ class Mount:
         if conversation.waiting:  # for the server's word on what was cancelled, or for its answer to a notification
             self._left.add(conversation)
         else:
-            conversation.link.leave()
+            self._leave(conversation)
+
+    def _leave(self, conversation: Conversation) -> None:
+        conversation.leave()
+        session = self._open.pop(conversation, None)
+        if session is not None:
+            session.ready = bool
 
     @property
     def needs_session(self) -> bool:
@@ -201,7 +207,7 @@ class Mount:
             self._busy.discard(conversation)
             if conversation in self._left:
                 self._left.discard(conversation)
-                conversation.link.leave()
+                self._leave(conversation)
         self._unrecorded.add(conversation)
         if self._rest is None:
             self._rest = asyncio.get_running_loop().call_later(_REST, self._record)

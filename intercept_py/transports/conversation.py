@@ -117,6 +117,30 @@ class Receiver(Protocol):
         """Nothing will ever come again."""
 
 
+class _Over:
+    """The link of a conversation that is over. Without it both would live on until somebody looks for garbage."""
+
+    crowded = session = False
+
+    def send(self, messages: list[ToUpstream]) -> None:
+        messages.clear()
+
+    def listen(self, stream: int, last_event_id: str | None) -> None:
+        pass
+
+    def unlisten(self, stream: int) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+_OVER = _Over()
+
+
 class Conversation:
     """See the module. `limit` is the longest message in bytes. `news` is called when there may be records to write."""
 
@@ -132,7 +156,7 @@ class Conversation:
         self._front = front
         self._limit = limit
         self._news = news
-        self.link = connect(self)
+        self.link: Link = connect(self)
 
     # ---- from the front
 
@@ -168,6 +192,11 @@ class Conversation:
     def waiting(self) -> bool:
         """Whether a request waits for the server, or one of its own for the client."""
         return self.session.waiting or self.session.judging
+
+    def leave(self) -> None:
+        """Nobody will say anything more, nor wait for an answer; the connection to the server may be shared."""
+        link, self.link = self.link, _OVER
+        link.leave()
 
     async def close(self) -> None:
         """End the connection to the server; what waits for it is answered."""
