@@ -393,11 +393,11 @@ class Enforcer:
 
     def reloaded(self, problems: int) -> str | None:
         """Record that a changed policy was taken, or refused for so many problems."""
-        return self._say(reload_record(timestamp(self._clock()), self._policy.revision, problems))
+        return self._say(reload_record(timestamp(self._clock()), self._server, self._policy.revision, problems))
 
     def stopped(self, reason: str) -> str | None:
         """Record that the proxy stops."""
-        return self._say(stop_record(timestamp(self._clock()), reason))
+        return self._say(stop_record(timestamp(self._clock()), self._server, reason))
 
     def _say(self, record: bytes) -> str | None:
         try:

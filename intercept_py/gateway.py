@@ -140,7 +140,8 @@ class Mount:
             self._settings.timeout,
             known=known,
             mint=mint,
-            correlate=self._upstream.is_child,
+            correlate=self._upstream.one_stream,
+            headers=self._upstream.headers,
             group=self._group,
         )
         conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
@@ -164,7 +165,7 @@ class Mount:
     @property
     def needs_session(self) -> bool:
         """Whether clients of eras that have sessions must have one to be served."""
-        return self._upstream.is_child
+        return self._upstream.one_stream
 
     def schema_of(self, name: str) -> JsonObject | None:
         """The schema of a tool's arguments, as far as conversations without a session know it."""

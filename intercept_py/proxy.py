@@ -82,7 +82,7 @@ class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
     `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`; `group` for those that are
-    recorded together.
+    recorded together. `headers`: modern calls go on with headers for which the tool must be known.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Session:
         known: Catalogue | None = None,
         mint: Callable[[], int] | None = None,
         correlate: bool = False,
+        headers: bool = False,
         group: Group | None = None,
     ) -> None:
         self.to_client: list[ToClient] = []
@@ -108,6 +109,7 @@ class Session:
         self._relay = Relay(self._hidden(), varies=enforcer.varies, known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, Judge] = {}  # for the server's list of tools
         self.ready: Callable[[], object] = bool  # told by the group that there is something to send
+        self._headers = headers
         self._group = group
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
@@ -196,7 +198,9 @@ class Session:
             name = message.params["name"]
             tool = self._relay.catalogue.lookup(name)
             # A call behind one that waits waits as well: the server gets calls in the order of the client.
-            needed = tool is None and (self._enforcer.needs_tool(name) or bool(self._waiting))
+            needed = tool is None and (
+                self._enforcer.needs_tool(name) or bool(self._waiting) or (self._headers and message.modern)
+            )
             if needed and judge.ticket not in self._waiting:
                 self._waiting[judge.ticket] = judge
                 envelope = messages.modern_envelope(message.params) if message.modern else {}
@@ -207,7 +211,7 @@ class Session:
     def _tools_known(self, problem: str | None) -> None:
         """The calls that waited for the server's list are judged now, with it or (and then denied) without it."""
         if problem is not None:
-            self._log("warn", f"calls that need the server's tool schemas are denied: {problem}")
+            self._log("warn", f"calls that need the server's tool schemas are denied, or lack headers: {problem}")
         for judge in list(self._waiting.values()):
             self._judge(judge)
         self._waiting.clear()

@@ -5,7 +5,7 @@ Below: the links of `transports`. Above: `gateway`.
 
 from __future__ import annotations
 
-__all__ = ["Command", "Upstream", "Url"]
+__all__ = ["Command", "OldUrl", "Upstream", "Url"]
 
 import asyncio
 import time
@@ -22,6 +22,7 @@ from intercept_py.transports.child_link import ChildLink, SharedChild
 from intercept_py.transports.conversation import Link, Receiver
 from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_link import HttpLink, Remote
+from intercept_py.transports.sse_link import SseLink
 from intercept_py.wire.catalogue import Catalogue
 
 _PAUSE = 1.0
@@ -31,9 +32,13 @@ _PAUSE = 1.0
 class Upstream(Protocol):
     """One server. Its links are for conversations with a session, which have it to themselves, or without."""
 
-    is_child: bool
-    """Whether it is a process of ours. In eras with a handshake it is there for one session, and only a progress token
-    tells which request it speaks about."""
+    one_stream: bool
+    """Whether all that it says comes on one stream. In eras with a handshake it is there for one session then, and only
+    a progress token tells which request it speaks about.
+    """
+
+    headers: bool
+    """Whether requests go to it with headers that repeat arguments, so that its tools have to be known."""
 
     def connect(
         self, session: bool, version: str | None, known: Catalogue
@@ -54,7 +59,8 @@ class Upstream(Protocol):
 class Command:
     """A server that is started with a command; `environment` is all of its environment."""
 
-    is_child = True
+    one_stream = True
+    headers = False
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], limit: int, log: Log) -> None:
         self._command = command
@@ -118,7 +124,8 @@ class Command:
 class Url:
     """A server that answers over streamable HTTP. `alone`: there is one client, which cannot resume streams itself."""
 
-    is_child = False
+    one_stream = False
+    headers = True
 
     def __init__(self, client: HttpClient, limit: int, log: Log, *, alone: bool) -> None:
         self._client = client
@@ -136,6 +143,32 @@ class Url:
             return None if tool is None else tool.schema
 
         return lambda receiver: HttpLink(self._remote, receiver, schema_of, version, self._alone), self._mint
+
+    def look(self) -> None:
+        """Its connections tell."""
+
+    async def close(self) -> None:
+        """See `Upstream`."""
+        await self._client.close()
+
+
+class OldUrl:
+    """A server that speaks HTTP+SSE (MCP 2024-11-05), which has nothing but sessions."""
+
+    one_stream = True
+    headers = False
+
+    def __init__(self, client: HttpClient, limit: int, log: Log) -> None:
+        self._client = client
+        self._remote = Remote(client, limit, log)
+
+    def connect(
+        self, session: bool, version: str | None, known: Catalogue
+    ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
+        """See `Upstream`."""
+        if not session:
+            raise UpstreamError("the server speaks HTTP+SSE (MCP 2024-11-05): begin with `initialize`")
+        return lambda receiver: SseLink(self._remote, receiver), count(1).__next__
 
     def look(self) -> None:
         """Its connections tell."""

@@ -64,7 +64,7 @@ class Client:
         self._news.set()
 
     def opened(self, request: RequestId | None, stream: int) -> None:
-        raise AssertionError
+        assert request is not None
 
     def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
         raise AssertionError

@@ -89,9 +89,10 @@ def start_record(ts: str, server: str, policy: str, version: str) -> bytes:
     return encode({"ts": ts, "event": "start", "server": _cut(server, _MAX_TEXT), "policy": policy, "version": version})
 
 
-def reload_record(ts: str, policy: str, problems: int = 0) -> bytes:
+def reload_record(ts: str, server: str, policy: str, problems: int = 0) -> bytes:
     """A changed policy file was read. With problems the old policy stays; then `policy` is the one that stays."""
-    record = {"ts": ts, "event": "reload", "policy": policy, "accepted": not problems}
+    record: JsonObject = {"ts": ts, "event": "reload", "server": _cut(server, _MAX_TEXT)}
+    record |= {"policy": policy, "accepted": not problems}
     if problems:
         record["problems"] = problems
     return encode(record)
@@ -107,9 +108,9 @@ def reset_record(ts: str, by: JsonObject, policy: str, entries: list[str], serve
     return encode(record)
 
 
-def stop_record(ts: str, reason: str) -> bytes:
-    """The proxy stops, as far as it can still say so."""
-    return encode({"ts": ts, "event": "stop", "reason": _cut(reason, _MAX_TEXT)})
+def stop_record(ts: str, server: str, reason: str) -> bytes:
+    """The proxy stops before this server, as far as it can still say so."""
+    return encode({"ts": ts, "event": "stop", "server": _cut(server, _MAX_TEXT), "reason": _cut(reason, _MAX_TEXT)})
 
 
 def recovered_record(ts: str, torn: bytes, saved: str | None, lost: Head | None) -> bytes:

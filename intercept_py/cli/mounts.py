@@ -18,7 +18,6 @@ from intercept_py.audit.record import start_record, timestamp
 from intercept_py.cli import site
 from intercept_py.cli.arguments import OK
 from intercept_py.cli.site import Observers, Served
-from intercept_py.errors import UpstreamError
 from intercept_py.gateway import Mount, Settings
 from intercept_py.gateway_file import Command, Gateway, Remote, Server
 from intercept_py.gateway_file.surroundings import Resolved
@@ -33,7 +32,7 @@ from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_guard import is_loopback
 from intercept_py.transports.http_service import bind
 from intercept_py.upstreams import Command as Started
-from intercept_py.upstreams import Upstream, Url
+from intercept_py.upstreams import OldUrl, Upstream, Url
 
 _MAX_CHILDREN = 64
 """Each of them is a process."""
@@ -102,10 +101,8 @@ class _Maker:
         if isinstance(reached, Command):
             return Started(reached.words, resolved.environments[server.name], limit, log)
         fields = [(name.encode(), value.encode()) for name, value in resolved.headers[server.name]]
-        if reached.sse:
-            raise UpstreamError(f"server `{server.name}` speaks HTTP+SSE, which cannot be relayed yet")
         client = HttpClient(reached.url, fields=fields, credentials=_credentials(reached, log))
-        return Url(client, limit, log, alone=False)
+        return OldUrl(client, limit, log) if reached.sse else Url(client, limit, log, alone=False)
 
     def _door(self, server: Server) -> Authenticator | None:
         auth = self._gateway.auth

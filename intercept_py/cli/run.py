@@ -71,7 +71,7 @@ def _wrap(options: Namespace, command: list[str], policy: Policy, counters: Defe
         except UpstreamError as exc:
             log("error", str(exc))
             with suppress(AuditError):  # why the server did not start is what must be said
-                audit.append(stop_record(timestamp(time.time()), str(exc)))
+                audit.append(stop_record(timestamp(time.time()), server, str(exc)))
                 audit.close()
             return NOT_FOUND
         log("info", f"policy `{options.config}` is {policy_file.describe(policy)}; audit file `{audit.path}`")

@@ -32,7 +32,7 @@ from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_service import bind
 from intercept_py.transports.stdio_front import StdioFront
-from intercept_py.upstreams import Command, Upstream, Url
+from intercept_py.upstreams import Command, OldUrl, Upstream, Url
 
 PATH = "/mcp"
 _MAX_CHILDREN = 64
@@ -118,6 +118,8 @@ def _upstream(options: argparse.Namespace, command: list[str], log: Log) -> Upst
         credentials = ClientCredentials(grant, log)
     fields = [(name.encode(), value.encode()) for name, value in options.header]
     client = HttpClient(options.upstream, fields=fields, credentials=credentials)
+    if options.transport == "sse":
+        return OldUrl(client, limit, log)
     return Url(client, limit, log, alone=options.listen is None)
 
 

@@ -88,7 +88,7 @@ FIELDS: Final = (
     Field("server", "url", "a URL", "this or `command`", "where the server answers"),
     Field(
         "server", "transport", "`http` or `sse`", "`http`",
-        "`http`: Streamable HTTP; `sse`: HTTP+SSE (MCP 2024-11-05; not yet)", ("http", "sse"),
+        "`http`: Streamable HTTP; `sse`: HTTP+SSE (MCP 2024-11-05)", ("http", "sse"),
     ),
     Field(
         "server", "headers", "a mapping from names to text", "none",

@@ -209,13 +209,24 @@ def _gate(policy: Policy, plan: Plan, call: ToolCall) -> Finding | None:
         return problem
     declared = None
     if tool is not None and tool.schema is not None:
-        contradiction = _types(tool.schema)(call.arguments)
+        declared = _names(tool.schema)
+        contradiction = _types(tool.schema)(_typed(call.arguments, matched, declared))
         if contradiction is not None:
             return Finding("argument_type", contradiction)
-        declared = _names(tool.schema)
     if call.arguments.keys() <= matched.reads and not plan.nested:
         return None
     return _look_alike(matched, declared, call.arguments) or _nested_look_alike(plan, call.arguments)
+
+
+def _typed(arguments: JsonObject, matched: Matched, declared: Declared) -> JsonObject:
+    """The arguments whose types matter: many clients send null for what they could leave out.
+
+    Only where no rule reads it, so that there is none to be dodged.
+    """
+    if None not in arguments.values():
+        return arguments
+    matters = matched.reads | set(declared.required)
+    return {name: value for name, value in arguments.items() if value is not None or name in matters}
 
 
 def _unlisted_reason(policy: Policy, call: ToolCall) -> str:

@@ -43,7 +43,12 @@ class ChildLink:
         if self._process.full:
             _refuse(messages, self._receiver)
         else:
+            # Answered with a stream, since what a child says meanwhile belongs to one; but the answer to `initialize`
+            # brings the session's id.
+            asked = [it.ticket for it in messages if it.ticket is not None and it.method != "initialize"]
             self._process.send(messages)
+            for ticket in asked:
+                self._receiver.opened(ticket)
 
     def listen(self, stream: int, last_event_id: str | None) -> None:
         """What a child says unasked comes as it is, from no stream. It can repeat nothing."""

@@ -166,12 +166,12 @@ def test_every_kind_of_record_can_be_sealed_without_touching_the_chains_members(
         encode(decide(AuditLevel.RESPONSE)),
         uncounted_record(TS, "s-1", Finding("state_unavailable", "away"), True),
         outcome_record(TS, "s-1", "ok", 1, more={"result": {"content": []}}),
-        reload_record(TS, "e" * 64),
-        reload_record(TS, "e" * 64, problems=3),
+        reload_record(TS, "npx-1f", "e" * 64),
+        reload_record(TS, "npx-1f", "e" * 64, problems=3),
         recovered_record(TS, b"{torn", "audit.jsonl.torn-6", None),
         rotated_record(TS, Head(5, "a" * 64)),
         reset_record(TS, {"uid": 0, "name": "root"}, "f" * 64, ["refund"], ["pay"], counters=2),
-        stop_record(TS, "client closed stdin"),
+        stop_record(TS, "npx-1f", "client closed stdin"),
     ]
     lines, previous = [], GENESIS
     for seq, record in enumerate(records, 1):

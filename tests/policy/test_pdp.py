@@ -174,6 +174,19 @@ def test_a_guard_cannot_be_dodged_by_another_type(policy: MakePolicy, condition:
     assert denial(guarded, call(None, runId=["prod"])).code == "schema_unavailable"
 
 
+def test_null_stands_for_nothing_only_where_nothing_can_be_dodged_by_it(
+    policy: MakePolicy, condition: MakeCondition
+) -> None:
+    schema = {"type": "object", "required": ["runId"]}
+    schema["properties"] = {"runId": {"type": "string"}, "verbose": {"type": "boolean"}}
+    tool = Tool("cancel_run", schema)
+    assert decide(policy(Rule("r", Action.ALLOW)), call(tool, runId="a", verbose=None)) == ALLOWED
+    reads = policy(Rule("r", Action.DENY, when=(condition("args.verbose", "eq", True),)))
+    assert denial(reads, call(tool, runId="a", verbose=None)).code == "argument_type"
+    assert denial(policy(Rule("r", Action.ALLOW)), call(tool, runId=None)).code == "argument_type"
+    assert denial(policy(Rule("r", Action.ALLOW)), call(tool, runId="a", verbose="yes")).code == "argument_type"
+
+
 # -- look-alikes -------------------------------------------------------------------------------------------------------
 
 

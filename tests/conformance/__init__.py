@@ -1,0 +1,1 @@
+"""The official conformance suite, directly and through every pairing of the proxy; `scripts/conformance` runs it."""
