@@ -92,7 +92,7 @@ class Mount:
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._commits = Commits(audit)
         self._main = self._enforcer(Caller())
-        self._group = Group(self._main, lambda commit: asyncio.get_running_loop().call_soon(commit))
+        self._group = Group(self._main, log, lambda commit: asyncio.get_running_loop().call_soon(commit))
         self._open: WeakKeyDictionary[Conversation, Session] = WeakKeyDictionary()
 
     # ---- who calls

@@ -44,8 +44,9 @@ class Group:
     `later` calls what it is given, soon.
     """
 
-    def __init__(self, enforcer: Enforcer, later: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(self, enforcer: Enforcer, log: Log, later: Callable[[Callable[[], None]], object]) -> None:
         self._enforcer = enforcer
+        self._log = log
         self._later = later
         self._members: dict[Session, None] = {}
         self._losses = 0
@@ -70,8 +71,11 @@ class Group:
             for session in members:  # before one of them tells that others' calls are allowed
                 session.observed(denials)
         for session in members:
-            session.carry_out(denials)
-            session.ready()
+            try:
+                session.carry_out(denials)
+                session.ready()
+            except Exception as exc:  # a bug of ours must not take the others with it
+                self._log("error", f"what was judged could not be carried out ({type(exc).__name__})")
 
 
 _LONG = 16384
