@@ -37,6 +37,9 @@ class Upstream(Protocol):
     a progress token tells which request it speaks about.
     """
 
+    reusable: bool
+    """Whether a link without a session is as good as new when nothing waits for it."""
+
     headers: bool
     """Whether requests go to it with headers that repeat arguments, so that its tools have to be known."""
 
@@ -60,6 +63,7 @@ class Command:
     """A server that is started with a command; `environment` is all of its environment."""
 
     one_stream = True
+    reusable = False
     headers = False
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], limit: int, log: Log) -> None:
@@ -125,6 +129,7 @@ class Url:
     """A server that answers over streamable HTTP. `alone`: there is one client, which cannot resume streams itself."""
 
     one_stream = False
+    reusable = True
     headers = True
 
     def __init__(self, client: HttpClient, limit: int, log: Log, *, alone: bool) -> None:
@@ -156,6 +161,7 @@ class OldUrl:
     """A server that speaks HTTP+SSE (MCP 2024-11-05), which has nothing but sessions."""
 
     one_stream = True
+    reusable = False
     headers = False
 
     def __init__(self, client: HttpClient, limit: int, log: Log) -> None:

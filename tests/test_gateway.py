@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from intercept_py.errors import UpstreamError
 from intercept_py.gateway import Mount, Settings
 from intercept_py.log import Log
 from intercept_py.model import Caller, RequestId
-from intercept_py.transports.conversation import Event
-from intercept_py.upstreams import Command
-from intercept_py.wire.commands import ToClient
+from intercept_py.transports.conversation import Event, Link, Receiver
+from intercept_py.upstreams import Command, Upstream
+from intercept_py.wire.catalogue import Catalogue
+from intercept_py.wire.commands import ToClient, ToUpstream
 from tests.support.wire import DENIED
 
 pytestmark = pytest.mark.anyio
@@ -108,14 +110,19 @@ def text_of(answer: Any) -> str:
 
 @asynccontextmanager
 async def mounted(
-    folder: Path, policy: str = POLICY, command: list[str] | None = None, **settings: Any
+    folder: Path,
+    policy: str = POLICY,
+    command: list[str] | None = None,
+    upstream: Upstream | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Mount]:
     path = folder / "policy.yaml"
     path.write_text(policy)
     loaded = policy_file.read(str(path))
     audit = AuditLog.open(str(folder / "audit.jsonl"))
     log = Log("error")
-    upstream = Command(command or [sys.executable, "-S", "-E", ECHO], os.environ, 1 << 20, log)
+    if upstream is None:
+        upstream = Command(command or [sys.executable, "-S", "-E", ECHO], os.environ, 1 << 20, log)
     mount = Mount(
         "echo",
         loaded,
@@ -318,3 +325,87 @@ async def test_somebody_elses_failed_write_is_not_taken_for_a_good_one(
 
 def broken(fd: int, data: bytes) -> None:
     raise OSError(28, "No space left on device")
+
+
+class Echo:
+    """An upstream in this process whose links answer when they are told to."""
+
+    one_stream = False
+    reusable = True
+    headers = False
+
+    def __init__(self) -> None:
+        self.links: list[EchoLink] = []
+        self._mint = count(1).__next__
+
+    def connect(
+        self, session: bool, version: str | None, known: Catalogue
+    ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
+        def link(receiver: Receiver) -> Link:
+            self.links.append(EchoLink(receiver))
+            return self.links[-1]
+
+        return link, self._mint
+
+    def look(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class EchoLink:
+    crowded = session = False
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.tickets: list[int] = []
+
+    def send(self, messages: list[ToUpstream]) -> None:
+        self.tickets += [message.ticket for message in messages if message.ticket is not None]
+        messages.clear()
+
+    def say(self, ticket: int, message: dict[str, Any]) -> None:
+        self.receiver.from_upstream([json.dumps({"jsonrpc": "2.0", **message}).encode()], ticket)
+
+    def listen(self, stream: int, last_event_id: str | None) -> None:
+        pass
+
+    def unlisten(self, stream: int) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_conversation_that_is_used_again_shows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    upstream = Echo()
+    async with mounted(tmp_path, POLICY.replace("hide: [delete_project]", ""), upstream=upstream) as mount:
+        one, other, third = Client(), Client(), Client()
+        first = mount.converse(one, Caller(), session=False)
+        first.from_client(call("hold"))
+        (link,) = upstream.links
+        while not link.tickets:
+            await asyncio.sleep(0)
+        link.say(link.tickets[0], {"id": link.tickets[0], "result": {"content": []}})
+        mount.over(first)
+        second = mount.converse(other, Caller(), session=False)
+        assert second is first
+        second.from_client(call("hold"))
+        while len(link.tickets) < 2:
+            await asyncio.sleep(0)
+        secret = {"method": "notifications/message", "params": {"level": "info", "data": "of the first"}}
+        link.say(link.tickets[0], secret)
+        link.receiver.opened(link.tickets[0])
+        link.receiver.status(link.tickets[0], 500, b"")
+        link.receiver.ended(link.tickets[0])
+        link.receiver.failed(link.tickets[0], "late")
+        assert other.got == []
+        assert len(one.got) == 1
+        assert mount.converse(third, Caller(), session=False) is not second
+        assert mount.converse(third, Caller(principal="alice"), session=False) is not second
+        link.say(link.tickets[1], {"id": link.tickets[1], "result": {"content": []}})
+        assert len(other.got) == 1

@@ -160,6 +160,10 @@ class Conversation:
 
     # ---- from the front
 
+    def meet(self, front: Front) -> None:
+        """Go on with another client, where nothing is left of the one before."""
+        self._front = front
+
     def speaks(self, caller: Caller) -> None:
         """What comes from the client from now on is this caller's."""
         self.session.speaks(caller)
@@ -248,6 +252,8 @@ class Conversation:
         session = self.session
         if session.to_upstream:
             self.link.send(session.to_upstream)
+        elif event is None and not session.to_client:
+            return
         if session.to_client or event is not None:
             messages, session.to_client = session.to_client, []
             self._front.deliver(messages, event)

@@ -366,6 +366,8 @@ class Relay:
         """A request (sampling, elicitation, roots, ping) or a notification of the server's."""
         if not messages.is_method(method) or not (envelope.id is msgspec.UNSET or messages.is_id(envelope.id)):
             return [Note("warn", "dropped a message from the server: its method or its id is out of bounds")]
+        if stream > 0 and stream not in self._pending:
+            return [Note("warn", f"dropped `{method}` from the server: the request that it is about is over")]
         try:
             data, request, settled = self._translate(method, bytes(envelope.params))
         except ProtocolError as exc:

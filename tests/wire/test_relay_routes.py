@@ -177,3 +177,13 @@ def test_the_client_s_id_of_a_ticket_is_known_while_it_is_open() -> None:
     answered(relay, ticket)
     assert relay.request_of(ticket) is None
     assert relay.request_of(99) is None
+
+
+def test_what_comes_after_the_answer_of_a_request_on_its_stream_is_nobodys() -> None:
+    relay = Relay()
+    ticket = sent(relay, request("a")).ticket
+    assert ticket is not None
+    answered(relay, ticket, stream=ticket)
+    late = notification("notifications/message", level="info", data="secret")
+    for data in (late, request(5, "sampling/createMessage")):
+        assert not any(isinstance(one, Judge | ToClient) for one in relay.from_upstream(data, ticket))
