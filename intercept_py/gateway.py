@@ -31,6 +31,7 @@ from intercept_py.proxy import Group, Session
 from intercept_py.state import State
 from intercept_py.transports.conversation import Conversation, Event, Front
 from intercept_py.transports.http_gateway import Challenge
+from intercept_py.transports.wakeful import Wakeful
 from intercept_py.upstreams import Upstream
 from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import ToClient
@@ -126,6 +127,7 @@ class Mount:
         self._left: set[Conversation] = set()  # those of them that are over
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
+        self._wakeful: Wakeful | None = None
         run, number = os.urandom(8).hex(), count(1)
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._commits = Commits(audit)
@@ -261,6 +263,9 @@ class Mount:
                 self._left.discard(conversation)
                 self._leave(conversation)
         self._unrecorded.add(conversation)
+        if self._wakeful is None:
+            self._wakeful = Wakeful()
+        self._wakeful()
         if self._rest is None:
             self._rest = asyncio.get_running_loop().call_later(_REST, self._record)
 

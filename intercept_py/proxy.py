@@ -149,7 +149,7 @@ class Session:
             except Exception as exc:  # a bug of ours must not take the other requests with it
                 self._log("error", f"a message from the server could not be handled ({type(exc).__name__})")
                 self._perform(self._relay.unreadable(line, "the proxy failed to handle it"))
-        self._finish_batch()
+        self._send_judged()  # at once: it belongs to what the transport says of the stream that it came on
 
     def speaks(self, caller: Caller) -> None:
         """What comes from the client from now on is this caller's."""
