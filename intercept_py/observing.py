@@ -49,7 +49,7 @@ class Judged(msgspec.Struct, frozen=True):
 
     `call` is None for every method but `tools/call`. `finding` denies; None: the message goes on, `uncounted` where its
     limits fail open. `decision` is the id of its audit record. `seconds`: from when it was held back until it could be
-    carried out. `upward`: it goes from the client to the server.
+    carried out. `upward`: it goes from the client to the server. `arrival`: what its HTTP request said.
     """
 
     message: Incoming
@@ -61,6 +61,7 @@ class Judged(msgspec.Struct, frozen=True):
     shadowed: tuple[Finding, ...] = ()
     upward: bool = True
     uncounted: bool = False
+    arrival: Arrival | None = None
 
     @property
     def pending(self) -> bool:
@@ -128,7 +129,7 @@ class Watch:
     def __init__(self, observer: Observer, timer: Callable[[], float]) -> None:
         self._observer = observer
         self._timer = timer
-        self._uncertain: list[tuple[Judge, ToolCall | None, Caller, str, Decision, float]] = []
+        self._uncertain: list[tuple[Judge, ToolCall | None, Caller, str, Decision, float, Arrival | None]] = []
         self._opened: set[int] = set()
         self._open: dict[int, object] = {}
         self._lists: set[int] = set()  # which of them are `tools/list`
@@ -141,7 +142,7 @@ class Watch:
         self, judge: Judge, call: ToolCall | None, caller: Caller, decision_id: str, decision: Decision, since: float
     ) -> None:
         """This was decided, and will be certain after the next commit."""
-        self._uncertain.append((judge, call, caller, decision_id, decision, since))
+        self._uncertain.append((judge, call, caller, decision_id, decision, since, ARRIVAL.get()))
 
     def opened(self, ticket: int) -> None:
         """The charges of this message could not be kept, and it goes on nonetheless."""
@@ -150,7 +151,7 @@ class Watch:
     def certain(self, denied: Mapping[int, Finding]) -> None:
         """What was judged since the last time is recorded; these tickets were denied after all."""
         now = self._timer()
-        for judge, call, caller, decision_id, decision, since in self._uncertain:
+        for judge, call, caller, decision_id, decision, since, arrival in self._uncertain:
             judged = Judged(
                 judge.message,
                 call,
@@ -161,6 +162,7 @@ class Watch:
                 decision.shadowed,
                 judge.upward,
                 bool(decision.uncounted) or judge.ticket in self._opened,
+                arrival,
             )
             with suppress(Exception):  # see `Observer`
                 seen = self._observer.decided(judged)

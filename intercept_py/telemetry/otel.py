@@ -29,7 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from intercept_py.log import Log
 from intercept_py.model import Json, Outcome
-from intercept_py.observing import ARRIVAL, OTHER, Judged, Names, label
+from intercept_py.observing import OTHER, Judged, Names, label
 from intercept_py.policy.rules import Policy
 from intercept_py.telemetry import Signals, TelemetryError
 from intercept_py.wire.messages import DENIED_CODE, KNOWN_METHODS, PROTOCOL_VERSION_KEY
@@ -233,8 +233,7 @@ def _version(judged: Judged) -> str | None:
     named = _meta(judged).get(PROTOCOL_VERSION_KEY, named)
     if type(named) is str:
         return named
-    arrival = ARRIVAL.get()
-    return None if arrival is None else arrival.version
+    return None if judged.arrival is None else judged.arrival.version
 
 
 def _meta(judged: Judged) -> dict[str, Json]:
@@ -247,7 +246,7 @@ def _parents(judged: Judged) -> tuple[Context, list[Link]]:
 
     The message is not changed: the server sees the same parent, so our span is its server span's sibling.
     """
-    meta, arrival = _meta(judged), ARRIVAL.get()
+    meta, arrival = _meta(judged), judged.arrival
     named = _extract(meta.get("traceparent"), meta.get("tracestate"))
     ambient = None if arrival is None else _extract(arrival.traceparent, arrival.tracestate)
     if named is None:

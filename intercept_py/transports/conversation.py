@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from intercept_py.model import Caller, RequestId
+from intercept_py.observing import ARRIVAL, Arrival
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToClient, ToUpstream
 
@@ -98,6 +99,9 @@ class Link(Protocol):
 class Receiver(Protocol):
     """What a link tells its conversation. `stream`: 0, the ticket of a request, or what `listen` named."""
 
+    arrival: Arrival | None
+    """What came with the client's last message besides it."""
+
     def from_upstream(self, lines: list[bytes | TooLong], stream: int = 0, event: Event | None = None) -> None:
         """The server said these; `event` belongs to the last of them, and may be there without one."""
 
@@ -153,6 +157,7 @@ class Conversation:
         news: Callable[[Conversation], None],
     ) -> None:
         self.session = session
+        self.arrival: Arrival | None = None
         self._front = front
         self._limit = limit
         self._news = news
@@ -170,6 +175,7 @@ class Conversation:
 
     def from_client(self, line: bytes | TooLong) -> None:
         """One message from the client. `Front.deliver` may be called before this returns."""
+        self.arrival = ARRIVAL.get()
         self.session.upstream_crowded = self.link.crowded
         self.session.from_client([line], self._limit)
         self.pump()

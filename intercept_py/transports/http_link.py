@@ -27,7 +27,7 @@ from intercept_py.transports.link_asking import Asking
 from intercept_py.transports.link_messages import EVENTS, JSON, refusal
 from intercept_py.transports.link_requests import Goodbye, Listening, Notice, Post
 from intercept_py.wire.commands import ToUpstream
-from intercept_py.wire.http_fields import encode_value, outbound_fields, version_of
+from intercept_py.wire.http_fields import encode_value, outbound_fields, trace_fields, version_of
 
 _POST = encode_fields([(b"Content-Type", JSON), (b"Accept", JSON + b", " + EVENTS)])
 _GET = encode_fields([(b"Accept", EVENTS)])
@@ -158,7 +158,7 @@ class HttpLink:
         post = self._asking[ticket] = Post(self, ticket, method, modern, len(message.data))
         schema = self._schema_of(params["name"]) if modern and method == "tools/call" else None
         version = None if method == "initialize" else self._version
-        fields = _POST + encode_fields(outbound_fields(method, params, version, schema))
+        fields = _POST + encode_fields(outbound_fields(method, params, version, schema) + self._trace(modern))
         if not modern:
             if method == "initialize":
                 self._session, self._first = None, post
@@ -191,6 +191,11 @@ class HttpLink:
             return True
         self._later(_PATIENCE, request.leave)
         return False
+
+    def _trace(self, modern: bool) -> list[tuple[bytes, bytes]]:
+        """Trace context goes on as it came, if it is sound; in a session nobody can tell which message it came with."""
+        arrival = self.receiver.arrival
+        return trace_fields(arrival.traceparent, arrival.tracestate) if modern and arrival is not None else []
 
     def _session_field(self) -> bytes:
         return b"" if self._session is None else b"Mcp-Session-Id: %b\r\n" % self._session

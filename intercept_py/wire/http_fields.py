@@ -17,6 +17,7 @@ __all__ = [
     "encode_value",
     "is_modern",
     "outbound_fields",
+    "trace_fields",
     "version_field",
     "version_of",
 ]
@@ -125,6 +126,20 @@ def outbound_fields(
             text = render(value_at(params.get("arguments"), mirror.path))
             if text is not None:
                 fields.append((mirror.field, encode_value(text)))
+    return fields
+
+
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_STATE = re.compile(r"[\x20-\x7e]{1,512}")
+
+
+def trace_fields(parent: str | None, state: str | None) -> list[tuple[bytes, bytes]]:
+    """The header fields of a trace context; none where it is not sound (W3C Trace Context, sections 3.2 and 3.3)."""
+    if parent is None or not _TRACE_PARENT.fullmatch(parent):
+        return []
+    fields = [(b"traceparent", parent.encode("ascii"))]
+    if state is not None and _TRACE_STATE.fullmatch(state):
+        fields.append((b"tracestate", state.encode("ascii")))
     return fields
 
 

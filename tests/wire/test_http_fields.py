@@ -15,6 +15,7 @@ from intercept_py.wire.http_fields import (
     encode_value,
     is_modern,
     outbound_fields,
+    trace_fields,
     version_field,
     version_of,
 )
@@ -296,3 +297,26 @@ def test_a_version_that_is_no_string_matches_no_field() -> None:
     message["params"]["_meta"] = {"io.modelcontextprotocol/protocolVersion": 5}
     assert disagreement([(b"mcp-protocol-version", b"5"), (b"mcp-method", b"tools/list")], message, None) is not None
     assert disagreement([(b"mcp-method", b"tools/list")], message, None) is not None
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("parent", "state", "expected"),
+    [
+        (PARENT, None, [(b"traceparent", PARENT.encode())]),
+        (PARENT, "a=1,b=2", [(b"traceparent", PARENT.encode()), (b"tracestate", b"a=1,b=2")]),
+        (PARENT, "a=1\r\nX: y", [(b"traceparent", PARENT.encode())]),
+        (PARENT, "a" * 513, [(b"traceparent", PARENT.encode())]),
+        (PARENT.upper(), "a=1", []),
+        (PARENT + "\n", None, []),
+        (PARENT + "-more", None, []),
+        ("", "a=1", []),
+        (None, "a=1", []),
+    ],
+)
+def test_trace_context_goes_on_only_if_it_is_sound(
+    parent: str | None, state: str | None, expected: list[tuple[bytes, bytes]]
+) -> None:
+    assert trace_fields(parent, state) == expected
