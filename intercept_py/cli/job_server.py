@@ -19,8 +19,8 @@ from intercept_py.cli.text import printable
 from intercept_py.jobs import placing, serving
 from intercept_py.jobs.dialects import Dialect, Options
 from intercept_py.jobs.engine import Engine
-from intercept_py.jobs.gate import is_loopback
 from intercept_py.jobs.placing import Placing
+from intercept_py.transports.http_guard import is_loopback
 
 
 def run(dialect: Dialect, options: Options, listener: socket.socket | None, place: Placing | None) -> int:

@@ -3,18 +3,15 @@
 Refused (security rules 1 and 2): hosts and origins that only a stranger's web page names, and bodies that are no plain
 JSON in UTF-8, too long, or late.
 
-Below: `wire.codec`. Above: `serving`.
+Below: `wire.codec`, `transports.http_guard`. Above: `serving`.
 """
 
 from __future__ import annotations
 
-__all__ = ["BODY_LIMIT", "Gate", "Patient", "is_loopback"]
+__all__ = ["BODY_LIMIT", "Gate", "Patient"]
 
 import asyncio
-from email.message import Message as Fields
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -22,22 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from intercept_py.errors import ProtocolError
+from intercept_py.transports.http_guard import is_plain, names_loopback
 from intercept_py.wire.codec import decode
 
 BODY_LIMIT = 4 * 1024 * 1024
 """The longest request body, in bytes; a longer one is refused with 413."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host, a name or an address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-_UTF_8 = (None, "utf-8", "us-ascii")
-"""Character sets that a content type may name."""
 
 
 class _RefusedError(Exception):
@@ -69,11 +55,12 @@ class Gate:
         await self._app(scope, receive, send)
 
     async def _passed(self, headers: Headers, receive: Receive) -> Receive:
-        if self._local and not _names_this_machine(f"//{headers.get('host', '')}"):
+        if self._local and not names_loopback(f"//{headers.get('host', '')}"):
             raise _RefusedError(421, "this server answers for this machine only, not for another host")
-        if "origin" in headers and not _names_this_machine(headers["origin"]):
+        if "origin" in headers and not names_loopback(headers["origin"]):
             raise _RefusedError(403, "web pages of other hosts may not call this server")
-        if headers.get("content-encoding", "identity").lower() != "identity" or _charset(headers) not in _UTF_8:
+        encoded = headers.get("content-encoding", "identity").lower() != "identity"
+        if encoded or not is_plain(headers.get("content-type", ""), required=False):
             raise _RefusedError(415, "send the body as plain JSON in UTF-8")
         try:
             async with asyncio.timeout(self._patience):
@@ -86,19 +73,6 @@ class Gate:
         except ProtocolError as exc:
             raise _RefusedError(400, f"request body: {exc}") from None
         return _again(body, receive)
-
-
-def _names_this_machine(url: str) -> bool:
-    try:
-        return is_loopback(urlsplit(url).hostname or "")
-    except ValueError:
-        return False
-
-
-def _charset(headers: Headers) -> str | None:
-    fields = Fields()
-    fields["content-type"] = headers.get("content-type", "")
-    return fields.get_content_charset()
 
 
 async def _read(receive: Receive) -> bytes:

@@ -58,9 +58,10 @@ from mcp_types import (
 )
 from starlette.types import ASGIApp
 
-from intercept_py.jobs.gate import BODY_LIMIT, Gate, Patient, is_loopback
+from intercept_py.jobs.gate import BODY_LIMIT, Gate, Patient
 from intercept_py.jobs.stdio import standard_streams
 from intercept_py.model import Json, JsonObject
+from intercept_py.transports.http_guard import is_loopback
 
 PATH = "/mcp"
 """Where the Streamable HTTP endpoint is."""

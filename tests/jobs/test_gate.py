@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from intercept_py.jobs.gate import BODY_LIMIT, is_loopback
+from intercept_py.jobs.gate import BODY_LIMIT
 from intercept_py.jobs.serving import over_http
+from intercept_py.transports.http_guard import is_loopback
 
 pytestmark = pytest.mark.anyio
 

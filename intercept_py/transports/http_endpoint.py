@@ -1,0 +1,157 @@
+"""One server's MCP endpoint: which HTTP request goes to which conversation.
+
+Below: `http_ladder`, `http_sessions`. Above: `http_server`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Endpoint"]
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from intercept_py.errors import ProtocolError, UpstreamError
+from intercept_py.model import Caller
+from intercept_py.observing import ARRIVAL
+from intercept_py.transports.http_exchange import Exchange
+from intercept_py.transports.http_fronts import HttpSession, OnePost
+from intercept_py.transports.http_gateway import Gateway, Settings
+from intercept_py.transports.http_guard import Head
+from intercept_py.transports.http_ladder import Post, read_post
+from intercept_py.transports.http_messages import Answer, Reply, empty, json_answer, problem
+from intercept_py.transports.http_sessions import Sessions
+from intercept_py.wire import messages
+from intercept_py.wire.messages import INTERNAL_ERROR
+
+_MODERN_METHODS: Final = (b"allow", b"POST")
+_LEGACY_METHODS: Final = (b"allow", b"GET, POST, DELETE")
+_NO_SESSION: Final = "the mcp-session-id header is missing: begin with `initialize`"
+
+
+class Endpoint:
+    """See the module. `run` takes a coroutine that somebody owns; `clock` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        run: Callable[[Coroutine[Any, Any, None]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.gateway = gateway
+        self.sessions = Sessions(gateway, settings, run, clock)
+        self._run = run
+        self._waiting: set[Exchange] = set()  # that are not over
+
+    def take(self, head: Head, caller: Caller, body: bytes, reply: Reply) -> None:
+        """Answer a request, sooner or later."""
+        if head.method == "POST":
+            answer = self._post(head, caller, body, reply)
+        elif head.modern and head.method in ("GET", "DELETE"):
+            answer = empty(405, _MODERN_METHODS)
+        elif head.method == "GET":
+            answer = self._get(head, caller, reply)
+        elif head.method == "DELETE":
+            answer = self._delete(head, caller, reply)
+        else:
+            answer = problem(405, "use POST, GET or DELETE here", _LEGACY_METHODS)
+        if answer is not None:
+            reply.whole(answer)
+
+    def _post(self, head: Head, caller: Caller, body: bytes, reply: Reply) -> Answer | None:
+        post = read_post(head, body, self.gateway.schema_of)
+        if isinstance(post, Answer):
+            return post
+        exchange = Exchange(reply, self._waiting, modern=post.modern, request=post.request)
+        exchange.endless = post.method == "subscriptions/listen"
+        arrival = ARRIVAL.set(head.arrival)
+        try:
+            return self._converse(head, caller, body, post, exchange)
+        except UpstreamError as exc:
+            return json_answer(200 if post.request is not None else 503, _failed(post, exc))
+        finally:
+            ARRIVAL.reset(arrival)
+            if not exchange.over:
+                self._waiting.add(exchange)
+
+    def _converse(self, head: Head, caller: Caller, body: bytes, post: Post, exchange: Exchange) -> Answer | None:
+        session: HttpSession | Answer | None = None
+        if not post.modern:
+            if head.session is not None:
+                session = self.sessions.find(head.session, caller)
+            elif post.method == "initialize" and post.request is not None:
+                session = _unsound(body) or self.sessions.begin(caller, exchange)
+            elif self.gateway.needs_session:
+                session = problem(400, _NO_SESSION)
+        if session is None:
+            front = OnePost(exchange, self.gateway.over)
+            version = None if post.modern else head.version
+            front.send(self.gateway.converse(front, caller, session=False, version=version), body)
+            return None
+        if isinstance(session, Answer):
+            return session
+        session.post(exchange, caller, body)
+        if self.gateway.needs_session and post.method != "initialize":
+            exchange.open()  # a child cannot ask for a stream; SDK servers of these eras answer with nothing else
+        return None
+
+    def _get(self, head: Head, caller: Caller, reply: Reply) -> Answer | None:
+        if not head.events:
+            return problem(406, "the client must accept text/event-stream")
+        session = self._named(head, caller)
+        if isinstance(session, Answer):
+            return session
+        exchange = Exchange(reply, self._waiting)
+        exchange.endless = True
+        if not session.listen(exchange, head.last_event_id):
+            return problem(409, "this session has too many open streams")
+        if not exchange.over:
+            self._waiting.add(exchange)
+        return None
+
+    def _delete(self, head: Head, caller: Caller, reply: Reply) -> Answer | None:
+        session = self._named(head, caller)
+        if isinstance(session, Answer):
+            return session
+        self._run(self._end(session, reply))
+        return None
+
+    async def _end(self, session: HttpSession, reply: Reply) -> None:
+        try:
+            await self.sessions.end(session, "the session has ended")
+        finally:
+            reply.whole(empty(200))
+
+    def _named(self, head: Head, caller: Caller) -> HttpSession | Answer:
+        if head.session is not None:
+            return self.sessions.find(head.session, caller)
+        return problem(400, _NO_SESSION) if self.gateway.needs_session else empty(405, _MODERN_METHODS)
+
+    def still_here(self) -> None:
+        """Call this every few seconds, see `Exchange.still_here`."""
+        for exchange in list(self._waiting):
+            exchange.still_here()
+
+    def quieten(self) -> None:
+        """End the streams on which clients only listen."""
+        for exchange in list(self._waiting):
+            if exchange.endless:
+                exchange.withdraw()
+
+    def close(self) -> None:
+        """End what waits though its session, if it had one, has ended."""
+        for exchange in list(self._waiting):
+            exchange.withdraw(messages.error(exchange.request, INTERNAL_ERROR, "the proxy is shutting down"))
+
+
+def _unsound(body: bytes) -> Answer | None:
+    """What the relay is going to refuse: nothing is started for it."""
+    try:
+        messages.parse_client(body)
+    except ProtocolError as exc:
+        return problem(400, str(exc), code=exc.code, request_id=exc.request_id)
+    return None
+
+
+def _failed(post: Post, exc: UpstreamError) -> bytes:
+    return messages.error(post.request, INTERNAL_ERROR, str(exc))

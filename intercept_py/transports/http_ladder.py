@@ -1,0 +1,116 @@
+"""What a POST of a message says about its era, and what is refused before a conversation sees the message. Pure.
+
+Sources: MCP 2026-07-28, basic/index (`_meta`) and streamable HTTP ("modern"; the rest is "legacy"). Statuses, codes and
+their order are those of the Python SDK, so that clients see no difference. Below: `wire.http_fields`. Above:
+`http_endpoint`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Post", "read_post"]
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from intercept_py.errors import ProtocolError
+from intercept_py.model import JsonObject, RequestId
+from intercept_py.transports.http_guard import Head
+from intercept_py.transports.http_messages import Answer, empty, problem
+from intercept_py.wire import http_fields, messages
+from intercept_py.wire.codec import INVALID_PARAMS
+from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
+
+_HEADER_MISMATCH: Final = -32020
+_UNSUPPORTED_VERSION: Final = -32022
+_METHOD_NOT_FOUND: Final = -32601
+_ENVELOPE: Final = (PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabilities")
+"""What `params._meta` of every modern request must have."""
+_MODERN_VERSIONS: Final = ["2026-07-28"]
+_REMOVED: Final = frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"})
+"""Methods that MCP 2026-07-28 has no more."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A message on its way to a conversation. `request` is its id; None: it is no request, or one that is refused."""
+
+    modern: bool
+    request: RequestId | None
+    method: str | None
+
+
+def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | None]) -> Post | Answer:
+    """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge."""
+    if not (head.json and head.events):
+        return problem(406, "the client must accept both application/json and text/event-stream")
+    try:
+        value = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _unreadable(body)
+    if type(value) is not dict:
+        return _unreadable(body)
+    params = value.get("params")
+    if type(params) is not dict:
+        params = {}
+    modern = head.modern or http_fields.version_of(params) is not None
+    method = value.get("method")
+    name = params.get("name")
+    schema = schema_of(name) if method == "tools/call" and type(name) is str else None
+    refusal = _refusal(head, value, params) if modern else None
+    refusal = refusal or _disagreement(head, value, schema) or (_removed(value) if modern else None)
+    if refusal is not None:
+        return refusal
+    return Post(modern, _request_id(value), method if type(method) is str else None)
+
+
+def _unreadable(body: bytes) -> Answer:
+    """A body that is no JSON object, told in the words in which the relay would."""
+    try:
+        messages.parse_client(body)
+    except ProtocolError as exc:
+        return problem(400, str(exc), code=exc.code, request_id=exc.request_id)
+    return problem(400, "the body must be one JSON-RPC message")
+
+
+def _request_id(value: JsonObject) -> RequestId | None:
+    request_id = value.get("id")
+    return request_id if "method" in value and messages.is_id(request_id) else None
+
+
+def _refusal(head: Head, value: JsonObject, params: JsonObject) -> Answer | None:
+    """What a modern message lacks. A version that nobody knows is the server's to refuse."""
+    if "id" not in value and "method" in value:
+        return _notification(head)
+    request_id = _request_id(value)
+    if request_id is None:
+        return problem(400, "the body must be one JSON-RPC request or notification")
+    meta = params.get("_meta")
+    missing = [key for key in _ENVELOPE if type(meta) is not dict or key not in meta]
+    if not missing:
+        return None
+    why = f"`params._meta` lacks what every request of this version must have: {', '.join(missing)}"
+    return problem(400, why, code=INVALID_PARAMS, request_id=request_id)
+
+
+def _notification(head: Head) -> Answer:
+    """Clients have none in the modern era over HTTP; the SDK takes those that come nonetheless and drops them."""
+    if head.version in _MODERN_VERSIONS:
+        return empty(202)
+    data = {"supported": _MODERN_VERSIONS, "requested": head.version}
+    return problem(400, "unsupported protocol version", code=_UNSUPPORTED_VERSION, data=data)
+
+
+def _disagreement(head: Head, value: JsonObject, schema: JsonObject | None) -> Answer | None:
+    why = http_fields.disagreement(head.mcp, value, schema)
+    if why is None:
+        return None
+    return problem(400, why, code=_HEADER_MISMATCH, request_id=_request_id(value))
+
+
+def _removed(value: JsonObject) -> Answer | None:
+    if value["method"] not in _REMOVED:
+        return None
+    return problem(404, "Method not found", code=_METHOD_NOT_FOUND, request_id=value["id"], data=value["method"])

@@ -1,0 +1,93 @@
+"""Where the proxy may listen, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from intercept_py.errors import InterceptError
+from intercept_py.transports.http_service import bind, new_event_loop
+from tests.support.http_front import JSON, call, front, message
+from tests.transports.test_http_connection import FIELDS, statuses
+
+pytestmark = pytest.mark.anyio
+
+
+def test_strangers_may_listen_in_only_where_callers_prove_who_they_are() -> None:
+    for host in ("127.0.0.1", "localhost", "::1"):
+        bind(host, 0, authenticated=False).close()
+    with pytest.raises(InterceptError, match=r"`0\.0\.0\.0` is reached from other machines"):
+        bind("0.0.0.0", 0, authenticated=False)
+    bind("0.0.0.0", 0, authenticated=True).close()
+
+
+def test_an_address_that_cannot_be_had_is_told_in_one_line() -> None:
+    with bind("127.0.0.1", 0, authenticated=False) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InterceptError, match=rf"^cannot listen on `127\.0\.0\.1:{port}`: .+$"):
+            bind("127.0.0.1", port, authenticated=False)
+    with pytest.raises(InterceptError, match=r"^cannot listen on `no\.such\.host\.invalid:1`: "):
+        bind("no.such.host.invalid", 1, authenticated=True)
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """Without the protocol in the socket asyncio leaves Nagle's algorithm on: 40 ms for an answer of two writes."""
+    with bind("127.0.0.1", 0, authenticated=False) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_an_event_loop_can_be_had() -> None:
+    loop = new_event_loop()
+    assert loop.run_until_complete(asyncio.sleep(0, 7)) == 7
+    loop.close()
+
+
+async def test_what_is_under_way_at_the_end_is_answered_and_the_rest_ends(tmp_path: Path) -> None:
+    async with httpx2.AsyncClient(timeout=20) as client:
+        async with front(tmp_path, grace=20) as where:
+            opened = await client.post(where.url, json=message("initialize"), headers=JSON)
+            headers = {**JSON, "Mcp-Session-Id": opened.headers["mcp-session-id"]}
+            waiting = asyncio.ensure_future(client.post(where.url, json=call("hold", 5), headers=headers))
+            listening = asyncio.ensure_future(client.get(where.url, headers={**headers, "Accept": "*/*"}))
+            _, idle = await asyncio.open_connection("127.0.0.1", where.port)
+            (link,) = where.upstream.links
+            await where.upstream.until(lambda: link.told[-1].method == "tools/call" and bool(link.listening))
+            ticket = link.told[-1].ticket or 0
+            loop = asyncio.get_running_loop()
+            listening.add_done_callback(lambda _: loop.call_later(0.1, link.answer, ticket))
+        assert (await listening).status_code == 200
+        answer = await waiting
+        assert answer.text == 'event: message\ndata: {"jsonrpc":"2.0","id":5,"result":{}}\n\n'
+        assert link.closed
+        idle.close()
+
+
+async def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
+    async with httpx2.AsyncClient(timeout=20) as client:
+        async with front(tmp_path, grace=0.1) as where:
+            body = call("hold", 5, modern=True)
+            told = {**JSON, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "hold"}
+            waiting = asyncio.ensure_future(client.post(where.url, json=body, headers=told))
+            await where.upstream.until(lambda: where.upstream.methods() == ["tools/call"])
+        answer = await waiting
+        assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the proxy is shutting down")
+
+
+async def test_nothing_is_begun_after_the_end_has_begun(tmp_path: Path) -> None:
+    async with front(tmp_path, grace=20) as where:
+        hold = json.dumps(call("hold", 1, modern=True)).encode()
+        first = b"POST /mcp HTTP/1.1\r\n" + FIELDS.replace(b"echo", b"hold") + b"Content-Length: %d\r\n\r\n" % len(hold)
+        reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
+        writer.write(first + hold)
+        await where.upstream.until(lambda: where.upstream.methods() == ["tools/call"])
+        where.app.quieten()
+        writer.write(first + hold)
+        (link,) = where.upstream.links
+        link.answer(link.told[0].ticket or 0)
+        assert statuses(await reader.read()) == [200, 503]
+        writer.close()
