@@ -158,7 +158,8 @@ class Enforcer:
         return self._needs_tools and pdp.match(self._policy, name).needs_tool
 
     def speaks(self, caller: Caller) -> None:
-        """Judge what comes from now on as this caller's."""
+        """Judge what comes from now on as this caller's, in the same session."""
+        caller = msgspec.structs.replace(caller, session=self._caller.session)
         if caller != self._caller:
             self._caller = caller
             self._requests.clear()

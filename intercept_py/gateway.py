@@ -73,6 +73,9 @@ class _Nobody:
     def deliver(self, messages: list[ToClient], event: Event | None) -> None:
         pass
 
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        pass
+
     def opened(self, request: RequestId | None, stream: int) -> None:
         pass
 

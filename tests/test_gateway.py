@@ -65,6 +65,9 @@ class Client:
         self.got += messages
         self._news.set()
 
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        raise AssertionError
+
     def opened(self, request: RequestId | None, stream: int) -> None:
         assert request is not None
 

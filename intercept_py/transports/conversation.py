@@ -54,7 +54,10 @@ class Front(Protocol):
     """What a conversation tells the side where its client is. A `stream` below 0 is one that `listen` was asked for."""
 
     def deliver(self, messages: list[ToClient], event: Event | None) -> None:
-        """Send these. `event` goes with the last one; without messages it is an event that has no data."""
+        """Send these. `event` goes with the last one."""
+
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        """Send an event that has no data: it says from where to resume (MCP 2025-11-25, transports)."""
 
     def opened(self, request: RequestId | None, stream: int) -> None:
         """The server answers this request, or this stream, with an event stream: do likewise, now."""
@@ -219,6 +222,12 @@ class Conversation:
     def from_upstream(self, lines: list[bytes | TooLong], stream: int = 0, event: Event | None = None) -> None:
         """See `Receiver`."""
         self.session.from_upstream(lines, self._limit, stream)
+        if event is not None and not self.session.to_client:
+            self.pump()
+            request = self.session.request_of(stream)
+            if stream < 0 or request is not None:
+                self._front.mark(request, stream, event)
+            return
         self.pump(event)
 
     def opened(self, stream: int) -> None:
@@ -258,9 +267,9 @@ class Conversation:
         session = self.session
         if session.to_upstream:
             self.link.send(session.to_upstream)
-        elif event is None and not session.to_client:
+        elif not session.to_client:
             return
-        if session.to_client or event is not None:
+        if session.to_client:
             messages, session.to_client = session.to_client, []
             self._front.deliver(messages, event)
         session.sent()

@@ -70,9 +70,11 @@ class OnePost:
                 self._exchange.refuse(message.data)
             else:
                 self._exchange.message(message.data, event if number == last else None, message.final)
-        if not messages and event is not None:
-            self._exchange.mark(event)
         self._look()
+
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        """See `Front`."""
+        self._exchange.mark(event)
 
     def opened(self, request: RequestId | None, stream: int) -> None:
         """See `Front`."""
@@ -119,7 +121,6 @@ class HttpSession:
         self._posts: dict[RequestId, Exchange] = {}  # the newest last
         self._listeners: dict[int, Exchange] = {}
         self._last_stream = 0
-        self._opened: Exchange | None = None  # to which an event without data belongs
         self._handing: Exchange | None = None  # whose message is being handed on right now
         self._held: deque[ToClient] = deque()
         self._held_bytes = 0
@@ -173,8 +174,6 @@ class HttpSession:
             self._listeners.pop(exchange.stream, None)
         elif exchange.request is not None and self._posts.get(exchange.request) is exchange:
             del self._posts[exchange.request]
-        if self._opened is exchange:
-            self._opened = None
         if not self._posts and not self._listeners:
             self.idle_since = self._clock()
 
@@ -186,8 +185,12 @@ class HttpSession:
             self._deliver(message, None)
         if messages:
             self._deliver(messages[-1], event)
-        elif event is not None and self._opened is not None:
-            self._opened.mark(event)
+
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        """See `Front`."""
+        exchange = self._exchange(request, stream)
+        if exchange is not None:
+            exchange.mark(event)
 
     def _deliver(self, message: ToClient, event: Event | None) -> None:
         exchange = self._where(message)
@@ -229,7 +232,7 @@ class HttpSession:
 
     def opened(self, request: RequestId | None, stream: int) -> None:
         """See `Front`."""
-        exchange = self._opened = self._exchange(request, stream)
+        exchange = self._exchange(request, stream)
         if exchange is not None:
             exchange.open()
             if stream < 0:

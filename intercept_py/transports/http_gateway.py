@@ -54,7 +54,10 @@ class Gateway(Protocol):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """Something to read with GET besides the servers. `open`: for anybody, else as the settings say for probes."""
+    """Something to read with GET besides the servers. `open`: for anybody, else as the settings say for probes.
+
+    `read` is called in a thread, because it may take its time.
+    """
 
     content_type: str
     read: Callable[[], bytes]

@@ -34,7 +34,7 @@ class Intake(msgspec.Struct, frozen=True):
 
     head: Head
     gateway: Gateway
-    target: Endpoint | Page
+    target: Endpoint | Page | Document
     caller: Caller | None
 
 
@@ -67,10 +67,10 @@ class App:
         }
         idle = min(one.session_idle for one in (settings, *apart.values()))
         self._pause = min(settings.heartbeat, idle / 2)
-        self._pages: dict[str, tuple[Page, bool]] = {
-            "/healthz": (lambda: json_answer(200, b'{"status":"alive"}'), False),
+        self._pages: dict[str, tuple[Page | Document, bool]] = {
+            "/healthz": (lambda: json_answer(200, b'{"status":"alive"}'), True),
             "/readyz": (self._readiness, False),
-            **{path: (_page(document), document.open) for path, document in documents.items()},
+            **{path: (document, document.open) for path, document in documents.items()},
         }
 
     # ---- requests
@@ -129,6 +129,8 @@ class App:
         try:
             if isinstance(target, Endpoint):
                 target.take(intake.head, caller, body, reply)
+            elif isinstance(target, Document):
+                self._run(_read(target, reply))
             else:
                 reply.whole(target())
         except Exception as exc:  # a bug of ours must not take the other requests with it
@@ -181,9 +183,13 @@ class App:
             endpoint.close()
 
 
-def _page(document: Document) -> Page:
-    content_type = (b"content-type", document.content_type.encode("ascii"))
-    return lambda: Answer(200, document.read(), (content_type, NO_STORE))
+async def _read(document: Document, reply: Reply) -> None:
+    try:
+        body = await asyncio.to_thread(document.read)
+    except Exception:
+        reply.whole(problem(500, "the proxy failed to read this", code=INTERNAL_ERROR))
+        raise
+    reply.whole(Answer(200, body, ((b"content-type", document.content_type.encode("ascii")), NO_STORE)))
 
 
 def _challenge(challenge: Challenge) -> Answer:

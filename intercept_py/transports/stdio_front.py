@@ -74,6 +74,9 @@ class StdioFront:
             self._client.send(messages)
             self._watch()
 
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        """There is nobody to resume here."""
+
     def opened(self, request: RequestId | None, stream: int) -> None:
         """All is one stream here."""
 

@@ -177,8 +177,8 @@ def test_a_guard_cannot_be_dodged_by_another_type(policy: MakePolicy, condition:
 def test_null_stands_for_nothing_only_where_nothing_can_be_dodged_by_it(
     policy: MakePolicy, condition: MakeCondition
 ) -> None:
-    schema = {"type": "object", "required": ["runId"]}
-    schema["properties"] = {"runId": {"type": "string"}, "verbose": {"type": "boolean"}}
+    properties = {"runId": {"type": "string"}, "verbose": {"type": "boolean"}}
+    schema = {"type": "object", "required": ["runId"], "properties": properties}
     tool = Tool("cancel_run", schema)
     assert decide(policy(Rule("r", Action.ALLOW)), call(tool, runId="a", verbose=None)) == ALLOWED
     reads = policy(Rule("r", Action.DENY, when=(condition("args.verbose", "eq", True),)))

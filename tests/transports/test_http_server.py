@@ -267,7 +267,8 @@ async def test_probes_are_for_this_machine_or_for_callers_or_for_all(tmp_path: P
         options: dict[str, Any] = {"settings": settings, "guarded": True, "documents": documents}
         async with front(tmp_path, runner, **options) as where, http() as client:
             root = where.url.removesuffix("/mcp")
-            for path in ("/healthz", "/readyz", "/metrics"):
+            assert (await client.get(f"{root}/healthz")).status_code == 200
+            for path in ("/readyz", "/metrics"):
                 assert (await client.get(root + path)).status_code == status
                 known = await client.get(root + path, headers={"Authorization": "Bearer slow alice"})
                 assert known.status_code == 200
