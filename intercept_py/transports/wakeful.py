@@ -1,4 +1,4 @@
-"""Keeps the event loop awake for a moment after each message: on many machines waking up costs more than judging a call.
+"""Keeps the event loop awake for a moment after each message: waking up often costs more than judging a call.
 
 Below: asyncio. Above: `gateway`.
 """

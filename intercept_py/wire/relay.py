@@ -15,7 +15,7 @@ A request's *ticket* is the id under which it goes to the server (ours, never th
 
 from __future__ import annotations
 
-__all__ = ["MAX_HELD_BYTES", "MAX_LIST_BYTES", "MAX_PAGES", "MAX_PENDING", "Relay", "nothing_hidden"]
+__all__ = ["MAX_HELD_BYTES", "MAX_PENDING", "Relay", "nothing_hidden"]
 
 from collections.abc import Callable
 from itertools import count
@@ -23,20 +23,17 @@ from itertools import count
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import Json, JsonObject, Outcome, RequestId, Tool
+from intercept_py.model import Json, JsonObject, Outcome, RequestId
 from intercept_py.wire import catalogue, codec, messages
 from intercept_py.wire.codec import INVALID_REQUEST
 from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
+from intercept_py.wire.listing import Listing
 from intercept_py.wire.messages import Denial, Incoming
 
 MAX_PENDING = 1024
 """Requests in flight in one direction (ours; MCP names no bound)."""
-MAX_PAGES = 1000
-MAX_LIST_BYTES = 64 * 1024 * 1024
-"""What all pages of the proxy's own `tools/list` may have."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """What messages that are being judged may have, all together."""
-_MAX_RESTARTS = 3
 _PATIENCE = 3600.0
 """Seconds that the client may take to answer the server: there may be a person to ask."""
 _IMPATIENCE = 30.0
@@ -63,18 +60,6 @@ class _Asked(msgspec.Struct, frozen=True):
 
     ticket: int
     since: float
-
-
-class _Fetch(msgspec.Struct):
-    """The proxy's own `tools/list`, page by page; `stale` once the server said that it changed meanwhile."""
-
-    envelope: JsonObject
-    since: float
-    tools: list[Tool] = msgspec.field(default_factory=list)
-    pages: int = 0
-    size: int = 0
-    restarts: int = 0
-    stale: bool = False
 
 
 class _Head(msgspec.Struct):
@@ -123,7 +108,7 @@ class Relay:
         self._asked: dict[RequestId, _Asked] = {}  # the server's own requests that the client has not answered
         self._generation = 0  # of the server's list of tools, as far as it announces changes
         self._progressed = False  # since the last look at what takes too long
-        self._fetch: _Fetch | None = None
+        self._listing: Listing | None = None
         self._announces_tools = False
         self._listeners: set[int] = set()  # modern subscriptions to tools/list_changed, by ticket
 
@@ -302,7 +287,7 @@ class Relay:
             why = "the server's answer has not exactly one of `result` and `error`"
             return self._fail(ticket, pending, "error", why)
         if pending.client_id is None:
-            return self._fetched(result) if result else self._fetch_ended("the server refused `tools/list`")
+            return self._listed(result) if result else self._listing_ended("the server refused `tools/list`")
         if error:
             self._release(ticket, pending)
             return [
@@ -353,7 +338,7 @@ class Relay:
     def _fail(self, ticket: int, pending: _Pending, outcome: Outcome, why: str) -> list[Command]:
         """Answer a request in the server's place. One that the client cancelled wants no answer (MCP, cancellation)."""
         if pending.client_id is None:
-            return self._fetch_ended(why)
+            return self._listing_ended(why)
         self._release(ticket, pending)
         if pending.cancelled:
             return [Settle(ticket, "cancelled")]
@@ -403,8 +388,8 @@ class Relay:
         if method == "notifications/tools/list_changed":
             self.catalogue.forget()
             self._generation += 1
-            if self._fetch is not None:
-                self._fetch.stale = True
+            if self._listing is not None:
+                self._listing.stale = True
         elif method == "notifications/progress":
             self._progressed = True
             if self._correlate:
@@ -460,43 +445,30 @@ class Relay:
 
     def fetch_tools(self, envelope: JsonObject, now: float) -> list[Command]:
         """Ask the server for its whole list; `ToolsKnown` follows. `envelope`: the caller's `_meta` if it is modern."""
-        if self._fetch is not None:
+        if self._listing is not None:
             return []
-        self._fetch = _Fetch(envelope, now)
-        return self._next_page(self._fetch, None)
+        self._listing = Listing(envelope, now)
+        return self._next_page(self._listing)
 
-    def _next_page(self, fetch: _Fetch, cursor: str | None) -> list[Command]:
+    def _next_page(self, listing: Listing) -> list[Command]:
         ticket = self._mint()
-        self._pending[ticket] = _Pending(None, "tools/list", bool(fetch.envelope), fetch.since)
-        params: JsonObject = {"_meta": fetch.envelope} if fetch.envelope else {}
-        if cursor is not None:
-            params["cursor"] = cursor
-        request = {"jsonrpc": "2.0", "id": ticket, "method": "tools/list", "params": params}
-        return [ToUpstream(codec.encode(request), False, ticket, "tools/list", params)]
+        self._pending[ticket] = _Pending(None, "tools/list", bool(listing.envelope), listing.since)
+        return [listing.request(ticket)]
 
-    def _fetched(self, result: bytes) -> list[Command]:
-        fetch = self._fetch
-        if fetch is None:
+    def _listed(self, result: bytes) -> list[Command]:
+        listing = self._listing
+        if listing is None:
             return []
         try:
-            _, tools, cursor = catalogue.read_page(result)
+            if not listing.take(result):
+                return self._next_page(listing)
         except ProtocolError as exc:
-            return self._fetch_ended(str(exc))
-        if fetch.stale and fetch.restarts < _MAX_RESTARTS:
-            self._fetch = _Fetch(fetch.envelope, fetch.since, restarts=fetch.restarts + 1)
-            return self._next_page(self._fetch, None)
-        fetch.tools += tools
-        fetch.pages += 1
-        fetch.size += len(result)
-        if cursor is None:
-            self.catalogue.replace(fetch.tools)
-            return self._fetch_ended(None)
-        if fetch.pages >= MAX_PAGES or len(fetch.tools) > catalogue.MAX_TOOLS or fetch.size > MAX_LIST_BYTES:
-            return self._fetch_ended("the server's `tools/list` does not come to an end")
-        return self._next_page(fetch, cursor)
+            return self._listing_ended(str(exc))
+        self.catalogue.replace(listing.tools)
+        return self._listing_ended(None)
 
-    def _fetch_ended(self, problem: str | None) -> list[Command]:
-        self._fetch = None
+    def _listing_ended(self, problem: str | None) -> list[Command]:
+        self._listing = None
         return [ToolsKnown(problem)]
 
     def announce_tools(self) -> list[Command]:

@@ -10,6 +10,7 @@ import pytest
 from intercept_py.model import NO_TOOL
 from intercept_py.wire import relay as wire
 from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
+from intercept_py.wire.listing import MAX_PAGES
 from intercept_py.wire.messages import DECISION_KEY, DENIED_CODE, PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, Denial
 from intercept_py.wire.relay import Relay
 
@@ -394,7 +395,7 @@ def test_the_proxy_asks_for_all_pages_itself_and_remembers_the_schemas() -> None
 def test_a_list_that_never_ends_is_given_up() -> None:
     relay = Relay()
     (page,) = sent_to(ToUpstream, relay.fetch_tools({}, now=0.0))
-    for _ in range(wire.MAX_PAGES - 1):
+    for _ in range(MAX_PAGES - 1):
         (page,) = sent_to(ToUpstream, relay.from_upstream(answer(page["id"], tools("a", nextCursor="more"))))
     (known,) = relay.from_upstream(answer(page["id"], tools("a", nextCursor="more")))
     assert isinstance(known, ToolsKnown)
