@@ -298,6 +298,11 @@ class Session:
         """Whether a request is at the server."""
         return self._relay.waiting
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being judged, at the server, or at the client."""
+        return not (self._batch or self._waiting or self._relay.waiting)
+
     def tick(self) -> None:
         """Give up on what the server has had too long. Call it at least once a second while `waiting`."""
         self._perform(self._relay.expire(self._clock(), self._timeout or math.inf))

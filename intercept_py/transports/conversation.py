@@ -47,7 +47,7 @@ class Session(Protocol):
     @property
     def judging(self) -> bool: ...
     @property
-    def waiting(self) -> bool: ...
+    def idle(self) -> bool: ...
 
 
 class Front(Protocol):
@@ -204,7 +204,7 @@ class Conversation:
     @property
     def waiting(self) -> bool:
         """Whether a request waits for the server, or one of its own for the client."""
-        return self.session.waiting or self.session.judging
+        return not self.session.idle
 
     def leave(self) -> None:
         """Nobody will say anything more, nor wait for an answer; the connection to the server may be shared."""
