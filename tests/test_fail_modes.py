@@ -146,11 +146,13 @@ def test_nothing_but_an_unavailable_store_opens_a_limit(
     assert where == "committing" or decision(talk)["code"] == expected
 
 
-def test_no_argument_opens_a_limit(tmp_path: Path) -> None:
-    talk = talk_with(open_state("memory://"), tmp_path, fail_open=True)
-    talk.say(call(1, "spend", {"amount": 1e300}), call(2, "spend", {"amount": 1e-300}))
+@pytest.mark.parametrize("away", [None, AWAY], ids=["there", "away"])
+def test_no_argument_opens_a_limit(away: Exception | None, tmp_path: Path) -> None:
+    talk = talk_with(Store(away), tmp_path, fail_open=True)
+    amounts = [1e300, 1e-300, "1" + 45 * "0", -1, "1e400", None]
+    talk.say(*(call(number, "spend", {"amount": amount}) for number, amount in enumerate(amounts)))
     assert sent(talk) == []
-    assert [code(talk, number) for number in (1, 2)] == ["state_error"] * 2
+    assert [code(talk, number) for number in range(len(amounts))] == ["bad_increment"] * len(amounts)
 
 
 def test_a_store_that_an_agent_has_filled_with_counters_opens_no_limit(tmp_path: Path) -> None:

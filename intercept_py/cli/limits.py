@@ -111,9 +111,12 @@ def _reset(options: argparse.Namespace, policy: Policy, report: Report, inventor
     if options.all:
         keys |= dict.fromkeys(named.key for named in report.digests)
     gone, audit = 0, None
-    if keys:
+    doubtful = options.all and inventory.in_doubt()
+    if keys or doubtful:
         audit = _record(options.audit or default_audit(), policy, lines, len(keys), log)
         gone = inventory.forget(keys)
+    if doubtful:
+        inventory.trust()
     done = Report(lines, report.digests if options.all else (), 0)
     if options.json:
         _print_json({"reset": gone, "audit": audit, **_document(done)})

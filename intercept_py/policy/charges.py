@@ -6,7 +6,7 @@ never rules or positions, so editing or reordering a policy resets no budget. Be
 
 from __future__ import annotations
 
-__all__ = ["Obligation", "compile_charges", "limit_key", "merge", "spellings"]
+__all__ = ["Obligation", "compile_charges", "limit_key", "merge", "spellings", "tool_part"]
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -30,6 +30,8 @@ NO_LIMIT: Final = Decimal("Infinity")
 _EXACT: Final = Context(prec=1500)
 """Enough digits for the sum of any two numbers that fit a double."""
 _LONGEST: Final = 64
+_DIGITS: Final = 40
+"""A caller's amounts have at most so many on either side of the point: every store counts those exactly."""
 
 
 def compile_charges(pattern: str, rule: Rule, shadow: bool) -> tuple[Obligation, ...]:
@@ -147,7 +149,12 @@ def _of_principal(call: ToolCall) -> str:
 
 
 def _of_tool(call: ToolCall) -> str:
-    return f"tool={_short(call.name)}"
+    return tool_part(call.name)
+
+
+def tool_part(name: str) -> str:
+    """The part of a key that stands for one tool."""
+    return f"tool={_short(name)}"
 
 
 def _of_all(_call: ToolCall) -> str:
@@ -220,9 +227,19 @@ def _count(counted: tuple[str, str], rule: Rule, shadow: bool) -> Obligation:
         if amount is None or amount < 0:
             reason = f"`{source.text}` is counted, so it must be a number of at least 0"
             return Finding("bad_increment", reason, rule.name)
-        return msgspec.structs.replace(template, amount=Decimal(amount))
+        exact = Decimal(amount)
+        if not _countable(exact):
+            reason = f"`{source.text}` is counted, so it may have at most {_DIGITS} digits before and behind the point"
+            return Finding("bad_increment", reason, rule.name)
+        return msgspec.structs.replace(template, amount=exact)
 
     return charge
+
+
+def _countable(amount: Decimal) -> bool:
+    exponent = amount.as_tuple().exponent
+    assert isinstance(exponent, int), "only a number that is none has another one"
+    return not amount or (amount.adjusted() < _DIGITS and exponent >= -_DIGITS)
 
 
 def _look(check: Check, rule: Rule, shadow: bool) -> Obligation:

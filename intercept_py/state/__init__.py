@@ -31,6 +31,10 @@ SCHEMES: Mapping[str, str] = {
     "rediss": _REDIS,
     "redis+unix": _REDIS,
     "unix": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
     "sqlite": _SQLITE,
 }
 """URL scheme to the module whose `open_state(url, prefix)` opens it."""
@@ -43,8 +47,6 @@ _CHECKS: Mapping[str, str] = {
 
 _REFUSED: Mapping[str, str] = {
     "memcached": "it cannot charge several counters at once, and holds no exact decimals: use `redis:`",
-    "redis+cluster": "the counters of a call are charged together, on one node: name a Redis that stands alone",
-    "redis+sentinel": "a failover may forget charges of calls that were allowed: name the primary, with `redis:`",
 }
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 __all__ = ["Breaker", "UnreachableError"]
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Lock
+from typing import TypeVar
 
 from intercept_py.errors import UnavailableError
 from intercept_py.state import Receipt
 from intercept_py.state.quota import Atomic, Posting
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 4.0
@@ -41,13 +44,11 @@ class Breaker:
 
     def charge_all(self, postings: list[Posting]) -> Receipt:
         """See `Atomic`."""
-        with self._attempt():
-            return self._storage.charge_all(postings)
+        return self._attempt(self._storage.charge_all, postings)
 
     def refund_all(self, token: object) -> None:
         """See `Atomic`. What cannot be refunded now stays charged."""
-        with self._attempt():
-            self._storage.refund_all(token)
+        self._attempt(self._storage.refund_all, token)
 
     def commit(self) -> None:
         """See `Atomic`."""
@@ -57,12 +58,11 @@ class Breaker:
         """See `Atomic`."""
         self._storage.close()
 
-    @contextmanager
-    def _attempt(self) -> Iterator[None]:
+    def _attempt(self, work: Callable[[T], R], argument: T) -> R:
         if self._fault is not None:
             self._admit()
         try:
-            yield
+            result = work(argument)
         except UnreachableError as exc:
             self._failed(exc)
             raise
@@ -70,6 +70,7 @@ class Breaker:
             self._answered()
             raise
         self._answered()
+        return result
 
     def _admit(self) -> None:
         """Return to whoever may try now; raise for all others."""

@@ -39,6 +39,12 @@ class Listed(Atomic, Protocol):
     def forget(self, keys: list[str]) -> int:
         """Drop these counters; how many there were. Whoever charges one of them next begins with 0."""
 
+    def in_doubt(self) -> bool:
+        """Whether more may have been charged than the store knows, since a server took over that may not know all."""
+
+    def trust(self) -> None:
+        """Go by what the store knows, whatever was forgotten: limits that were denied for that are checked again."""
+
 
 class Named(msgspec.Struct, frozen=True):
     """A counter and what its key says, see `Quota`. All is empty but `digest` where that was too long to be kept."""
@@ -120,6 +126,14 @@ class Inventory:
         """Drop these counters; how many were still there. Whoever charges one of them next begins with 0."""
         return sum(self._storage.forget(some) for some in _parts(keys))
 
+    def in_doubt(self) -> bool:
+        """Whether limits are denied because the store may have forgotten charges, see `trust`."""
+        return self._storage.in_doubt()
+
+    def trust(self) -> None:
+        """Have limits checked by what the store knows, whatever it has forgotten: an operator's decision."""
+        self._storage.trust()
+
     def close(self) -> None:
         """Let go of the store."""
         self._storage.close()
@@ -132,10 +146,11 @@ class Inventory:
         refused = self._storage.charge_all([_posting(key, charge), _posting(key, never)]).refused
         assert refused is not None
         nothing = msgspec.structs.replace(charge, amount=0, limit=0, inclusive=True)
-        full = self._storage.charge_all([_posting(key, nothing)]).refused
+        full = self._storage.charge_all([_posting(key, nothing), _posting(key, never)]).refused
+        assert full is not None
         next_in = 0.0 if refused.charge is never else refused.retry_after
         # Asked a moment later.
-        empty_in = max(next_in or 0.0, 0.0 if full is None else full.retry_after or 0.0)
+        empty_in = max(next_in or 0.0, full.retry_after or 0.0)
         return Standing(refused.value, next_in, empty_in)
 
 

@@ -20,20 +20,21 @@ from threading import Lock
 from typing import Any
 
 from intercept_py.errors import StateError, UnavailableError
-from intercept_py.model import Charge, Strategy
 from intercept_py.state import Receipt, Refusal, State, redis_address
-from intercept_py.state.breaker import Breaker
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, plus
-from intercept_py.state.redis_link import Argument, Link, Script, read_script
+from intercept_py.state.breaker import Breaker, UnreachableError
+from intercept_py.state.quota import SECOND, Posting, Quota
+from intercept_py.state.redis_link import Argument, Link, Script, drops_counters, make_script, read_script
+from intercept_py.state.redis_request import Request, request_of
 from intercept_py.state.storage import AtomicStorage
 
-CHARGE = read_script("numbers", "windows", "charge")
-REFUND = read_script("numbers", "refund")
+CHARGE = read_script("numbers", "windows", "reign", "charge")
+REFUND = read_script("numbers", "reign", "refund")
 LOOK = read_script("numbers", "windows", "look")
 FORGET = read_script("forget")
 NAMES = read_script("names")
-# Members of an enum are slow to look up.
-_FIXED, _MOVING = Strategy.FIXED, Strategy.MOVING
+IN_DOUBT = make_script("return redis.call('HGET', KEYS[1], 'doubt') and 1 or 0")
+TRUST = make_script("return redis.call('HDEL', KEYS[1], 'doubt')")
+TAKE_OVER = read_script("numbers", "windows", "reign", "take_over")
 
 
 def open_state(url: str, prefix: str = "") -> State:
@@ -57,32 +58,25 @@ class RedisStorage(AtomicStorage):
     ) -> None:
         super().__init__(uri, wrap_exceptions)
         self._address = redis_address.parse((uri or "").removeprefix("intercept-"))
-        self._link = Link(self._address)
+        self._replicas = self._address.group.replicas if self._address.group else 0
         self._mutex = Lock()
         # All keys have what stands in braces in common: they live on one node of whatever stands behind the address.
         escaped = prefix.replace("%", "%25").replace("}", "%7D")
         self._store = f"{{intercept:{escaped}}}"
+        self._link = Link(self._address, self._store)
         self._max_keys = max_keys
         self._generation = "-"
+        self._own, self._names = os.urandom(8).hex(), 0
+        self._request: Request | None = None
 
     # What `limits` lacks.
 
     def charge_all(self, postings: list[Posting]) -> Receipt:
         """Make all charges or none, see `State.charge`."""
-        added: dict[str, Number] = {}
-        counters: dict[str, Charge] = {}
-        for posting in postings:
-            key = posting.key
-            added[key] = plus(added[key], posting.amount) if key in added else posting.amount
-            counters[key] = posting.charge
-        places = {key: number for number, key in enumerate(added, 1)}
-        words: list[str | int] = []
-        for key, charge in counters.items():
-            words += (charge.strategy.value, charge.window.seconds * SECOND, _edge(charge), _text(added[key]))
-        for posting in postings:
-            charge = posting.charge
-            words += (places[posting.key], _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
-        passed, marks = self._charge(list(added), words)
+        request = self._request
+        if request is None or request.postings != postings:  # mostly one session asks again and again
+            request = self._request = request_of(self._store, postings)
+        passed, marks = self._charge(request.keys, request.words)
         shadowed: tuple[Refusal, ...] = ()
         for number, value, wait in passed:
             charge = postings[number].charge
@@ -91,18 +85,18 @@ class RedisStorage(AtomicStorage):
                 return Receipt(refusal)
             shadowed += (refusal,)
         token = [
-            (key, counters[key].strategy.value, mark, _text(amount))
-            for (key, amount), mark in zip(added.items(), marks[1::2], strict=True)
+            (key, kind, mark, amount)
+            for (key, kind, amount), mark in zip(request.amounts, marks[2::2], strict=True)
             if amount
         ]
-        return Receipt(None, shadowed, (marks[0], token))
+        return Receipt(None, shadowed, (marks[:2], token))
 
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, unless that was attempted already."""
         assert isinstance(token, tuple)
-        generation, made = token
+        where, made = token
         keys: list[str] = []
-        arguments: list[Argument] = [generation]
+        arguments: list[Argument] = [*where]
         with self._mutex:
             # Emptied first: where the answer is lost, a second attempt might refund twice.
             while made:
@@ -135,42 +129,58 @@ class RedisStorage(AtomicStorage):
         with self._mutex:
             return int(self._run(FORGET, keys, []))
 
+    def in_doubt(self) -> bool:
+        """See `Listed`."""
+        with self._mutex:
+            if self._replicas:
+                self._take_over()
+            return bool(self._run(IN_DOUBT, [], []))
+
+    def trust(self) -> None:
+        """See `Listed`."""
+        with self._mutex:
+            self._run(TRUST, [], [])
+
     def close(self) -> None:
         """Hang up."""
         with self._mutex:
             self._link.close()
 
-    def _charge(self, keys: list[str], words: list[str | int]) -> tuple[list[Any], list[str]]:
-        """Which limits are passed, and the generation and marks if the charges were made. Words as in `charge.lua`."""
+    def _charge(self, keys: list[str], words: str) -> tuple[list[Any], list[str]]:
+        """Which limits are passed, and the marks of charges that were made. Words and marks as in `charge.lua`."""
         with self._mutex:
-            # Should the store be a new one, this is its name: another one each time, since an answer may get lost.
-            first = (self._generation, os.urandom(8).hex(), self._max_keys)
-            answer = self._run(CHARGE, keys, [" ".join(map(str, (*first, *words)))])
+            answer = self._ask_to_charge(keys, words)
+            if isinstance(answer, list) and answer[1:2] == [b"reign"]:
+                self._take_over()
+                answer = self._ask_to_charge(keys, words)
             if isinstance(answer, bytes):
                 marks = answer.decode().split()
-                self._learn(marks[0])
+                self._generation = marks[0]
                 return [], marks
-            self._learn(answer[0].decode())
-        if len(answer) == 1:
-            raise UnavailableError(
-                f"Redis at {self._address.place} has lost its counters (restarted, flushed or replaced), "
-                "so that limits begin anew: this call is not counted, the next ones are"
-            )
-        if len(answer) == 2:
-            raise StateError(
-                f"over {self._max_keys} keys are in use in the database at {self._address.place}, so that a new "
-                "counter cannot be kept: give counters a database of their own, split limits by fewer values "
-                "(`per`) or use shorter windows"
-            )
+            generation = answer[0].decode()
+            if generation != "-":
+                self._generation = generation
+        if len(answer) == 1 or isinstance(answer[1], bytes):
+            raise _fault(self._link.place, *answer[1:])
         return answer[1], answer[2].decode().split()
 
-    def _learn(self, generation: str) -> None:
-        self._generation = generation
+    def _ask_to_charge(self, keys: list[str], words: str) -> Any:
+        # Should the store be a new one, this is its name: another one each time, since an answer may get lost.
+        self._names += 1
+        name = f"{self._own}.{self._names}"
+        first = f"{self._generation} {name} {self._max_keys} {1 if self._replicas else 0}"
+        return self._link.run(CHARGE, keys, [f"{first} {words}"], self._replicas)
 
-    def _run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+    def _take_over(self) -> None:
+        """Have the server count that we are connected to; nobody does now."""
+        reign = self._run(TAKE_OVER, [], [self._generation, "-"], self._replicas).decode()
+        if reign != "-":
+            self._run(TAKE_OVER, [], [self._generation, reign], self._replicas)
+
+    def _run(self, script: Script, keys: list[str], arguments: list[Argument], replicas: int = 0) -> Any:
         """What a script answers that is about counters. Called with the lock held."""
         store = self._store
-        return self._link.run(script, [store, *[store + key for key in keys]], arguments)
+        return self._link.run(script, [store, *[store + key for key in keys]], arguments, replicas)
 
     # What `limits` asks of a storage.
 
@@ -194,8 +204,8 @@ class RedisStorage(AtomicStorage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add to a counter. Its window starts with its first hit, as `limits` defines it."""
-        _, marks = self._charge([key], ["fixed", expiry * SECOND, "first", amount])
-        return int(marks[2])
+        _, marks = self._charge([self._store, self._store + key], f"fixed {expiry * SECOND} first {amount}")
+        return int(marks[3])
 
     def get(self, key: str) -> int:
         """The value of a counter."""
@@ -221,23 +231,25 @@ class RedisStorage(AtomicStorage):
             return self._run(LOOK, [key], [kind, expiry * SECOND])
 
 
-def _edge(charge: Charge) -> str:
-    """How windows align, see `window_end` in `lua/windows.lua` and in `quota`."""
-    calendar = charge.window.calendar
-    return calendar if charge.strategy is _FIXED and calendar in ("week", "month") else "epoch"
-
-
-def _text(number: Number) -> Argument:
-    return number if type(number) is int else format(number, "f")
-
-
-def _limit(limit: Number) -> Argument:
-    """A limit as a text: `-` if nothing fits, `+` if everything does."""
-    if type(limit) is int and limit >= 0:
-        return limit
-    if limit < 0:
-        return "-"
-    return "+" if limit == _NO_LIMIT else _text(limit)
-
-
-_NO_LIMIT = Decimal("Infinity")
+def _fault(place: str, word: bytes = b"", about: Any = None) -> StateError:
+    """Why nothing was charged, in the words of `charge.lua`."""
+    where = f"Redis at {place}"
+    match word:
+        case b"":
+            return UnavailableError(
+                f"{where} has lost its counters (restarted, flushed or replaced), "
+                "so that limits begin anew: this call is not counted, the next ones are"
+            )
+        case b"doubt":
+            return UnavailableError(
+                f"{where} has taken over from another server and may not know of all charges: "
+                f"in {-(-about // SECOND)} s they have passed; `intercept-py limits reset --all` begins anew at once"
+            )
+        case b"drops":
+            return drops_counters(place, about.decode())
+        case b"full":
+            return StateError(
+                f"over {about} keys are in use in the database at {place}, so that a new counter cannot be kept: "
+                "give counters a database of their own, split limits by fewer values (`per`) or use shorter windows"
+            )
+    return UnreachableError(f"{where} does not count any more: another server takes over")

@@ -6,34 +6,30 @@ second one alone; so the library's own retries are not used. Below: the `redis` 
 
 from __future__ import annotations
 
-__all__ = ["Argument", "Link", "Script", "make_script", "read_script"]
+__all__ = ["Argument", "Link", "Script", "drops_counters", "make_script", "read_script"]
 
 import os
-import socket
+import select
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha1
 from typing import Any, TypeAlias
 
 import msgspec
 from redis import exceptions
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError, ResponseError
 
 from intercept_py.errors import StateError, UnavailableError
 from intercept_py.state.breaker import UnreachableError
-from intercept_py.state.redis_address import Address
+from intercept_py.state.redis_address import Address, Group
+from intercept_py.state.redis_primary import ask, locate, make
 
 Argument: TypeAlias = str | int
 """What a script can be given."""
 
-_KINDS = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
-# A connection that a router on the way has forgotten is noticed within a minute. Not every system has these options.
-_KEEPALIVE = {
-    getattr(socket, name): value
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-    if hasattr(socket, name)
-}
 _LUA = os.path.join(os.path.dirname(__file__), "lua")
+_PATIENCE = 900
+"""Milliseconds of each second of the timeout that the server may wait for replicas: its answer is to come in time."""
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -61,89 +57,156 @@ class Link:
     """Connects when it is first asked, and again after a failure. For one thread at a time.
 
     Raises `UnreachableError` for a server that does not answer like a Redis, for an error that it answers
-    `UnavailableError` or, where what it was asked may be to blame, `StateError`.
+    `UnavailableError` or, where what it was asked may be to blame, `StateError`. `key`: one that all scripts use.
+    `place`: the server, for people.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, key: str) -> None:
+        self.place = address.place
         self._address = address
-        options: dict[str, Any] = dict(address.options)
-        if address.kind != "unix":
-            options |= {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
-        self._connection = _KINDS[address.kind](
-            socket_timeout=address.timeout,
-            socket_connect_timeout=address.timeout,
-            encoding_errors="surrogatepass",
-            protocol=2,
-            **options,
-        )
-        self._connected = False
+        self._key = key
+        self._connection: Any = None
+        self._poll = select.poll()
+        self._asked: tuple[str, str, list[str], int] | None = None
+        self._head = b""  # of that request: all but the arguments
 
-    def run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
-        """What the script answers. If it raises, the script may have run."""
+    def run(self, script: Script, keys: list[str], arguments: list[Argument], replicas: int = 0) -> Any:
+        """What the script answers, once so many replicas have what it wrote. If it raises, the script may have run."""
         try:
-            if not self._connected or self._hung_up():
-                self._connect()
+            connection = self._connection
+            # Whether the other side has hung up while nothing was asked: then nothing can have been lost.
+            if connection is None or self._poll.poll(0):
+                connection = self._connection = self._connect()
             try:
-                return self._ask("EVALSHA", script.digest, len(keys), *keys, *arguments)
+                return self._ask(connection, replicas, self._pack("EVALSHA", script.digest, keys, arguments))
             except exceptions.NoScriptError:
-                return self._ask("EVAL", script.text, len(keys), *keys, *arguments)
+                return self._ask(connection, replicas, self._pack("EVAL", script.text, keys, arguments))
         except (RedisError, OSError) as exc:
             # Not chained: what the server says may quote the password.
             raise self._fault(exc) from None
 
     def close(self) -> None:
         """Hang up."""
-        self._connected = False
-        self._connection.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
-    def _ask(self, *words: Argument) -> Any:
-        self._connection.send_command(*words, check_health=False)
-        return self._connection.read_response()
-
-    def _hung_up(self) -> bool:
-        """Whether the other side has closed the connection while nothing was asked: then nothing can have been lost."""
-        try:
-            return bool(self._connection.can_read(0))
-        except (RedisError, OSError):
-            return True
-
-    def _connect(self) -> None:
+    def _connect(self) -> Any:
         self.close()
-        self._connection.connect()
-        with suppress(exceptions.NoPermissionError):  # whoever hides that from us knows what the server does
-            self._check_memory(self._ask("INFO", "memory"))
-        self._connected = True
+        options, self.place = locate(self._address, self._key)
+        connection = make(self._address, options)
+        try:
+            connection.connect()
+            with suppress(exceptions.NoPermissionError):  # whoever hides that from us knows what the server does
+                self._check_memory(_facts(ask(connection, "INFO", "memory")))
+            if self._address.group is not None:
+                self._check_replicas(self._address.group, _facts(ask(connection, "INFO", "replication")))
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._poll = select.poll()
+        self._poll.register(connection._sock, select.POLLIN)  # what the library offers takes ten times as long
+        return connection
 
-    def _check_memory(self, answer: object) -> None:
-        """Raise for a server that drops keys when it is full."""
-        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else ""
-        facts = dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+    def _check_memory(self, facts: Mapping[str, str]) -> None:
+        """Raise for a server that drops keys when it is full. Later `charge.lua` looks at that."""
         if "used_memory" not in facts:
             raise exceptions.InvalidResponse
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and facts.get("maxmemory") != "0":
+            raise drops_counters(self.place, policy)
+
+    def _check_replicas(self, group: Group, facts: Mapping[str, str]) -> None:
+        """Raise where the rest of the servers could count without those that have confirmed a charge."""
+        connected = int(facts.get("connected_slaves", "0"))
+        if group.replicas and connected > 2 * group.replicas:
             raise UnreachableError(
-                f"Redis at {self._address.place} may drop counters (maxmemory-policy `{policy[:32]}`), "
-                "so that limits would not hold: set it to `noeviction`"
+                f"Redis at {self.place} has {connected} replicas, of which too few must confirm a charge: "
+                f"write `?replicas={(connected + 1) // 2}` in the URL of the state"
             )
 
+    def _pack(self, command: str, script: str, keys: list[str], arguments: list[Argument]) -> bytes:
+        size = 3 + len(keys) + len(arguments)
+        if (command, script, keys, size) != self._asked:  # mostly the same is asked again
+            self._asked = command, script, keys, size
+            self._head = b"*%d\r\n%b" % (size, _packed(command, script, len(keys), *keys))
+        return self._head + _packed(*arguments)
+
+    def _ask(self, connection: Any, replicas: int, request: bytes) -> Any:
+        if not replicas:
+            connection.send_packed_command([request], check_health=False)
+            return connection.read_response()
+        # Both in one message: the second answer comes when the replicas have it, or will not have it soon.
+        request += b"*3\r\n%b" % _packed("WAIT", replicas, int(self._address.timeout * _PATIENCE) or 1)
+        connection.send_packed_command([request], check_health=False)
+        answers: list[Any] = []
+        for _ in range(2):  # the second comes, even if the first is an error
+            try:
+                answers.append(connection.read_response())
+            except ResponseError as exc:
+                answers.append(exc)
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise answer
+        number = answers[1]
+        if number < replicas:
+            raise UnreachableError(
+                f"of the replicas of Redis at {self.place} {number} have confirmed a charge in time, not {replicas}: "
+                "it might be forgotten if one of them took over"
+            )
+        return answers[0]
+
     def _fault(self, exc: Exception) -> StateError:
-        where = f"Redis at {self._address.place}"
-        text = self._address.without_password(str(exc))
+        where = f"Redis at {self.place}"
+        text = self._address.without_secrets(str(exc))
         if isinstance(exc, ResponseError):
+            if self._address.group is not None and _is_of_another(exc, text):
+                self.close()
+                return UnreachableError(f"{where} does not count any more: another server takes over")
             return _refusal(exc, where, text)
         self.close()  # an answer that comes too late must not be taken for the next one
         if isinstance(exc, exceptions.AuthenticationError):
             return UnreachableError(f"{where} refuses the user name or password in the URL of the state")
         if isinstance(exc, exceptions.InvalidResponse):
-            return UnreachableError(f"what answers at {self._address.place} is not Redis (or wants TLS: `rediss:`)")
+            return UnreachableError(f"what answers at {self.place} is not Redis (or wants TLS: `rediss:`)")
         if isinstance(exc, exceptions.TimeoutError):
             return UnreachableError(f"{where} does not answer within {self._address.timeout:g} s")
         return UnreachableError(f"{where} cannot be reached: {text}")
 
 
-_OF_CLUSTERS = (exceptions.AskError, exceptions.ClusterError, exceptions.ClusterCrossSlotError)
+def drops_counters(place: str, policy: str) -> UnreachableError:
+    """The fault of a server that drops keys when it is full."""
+    return UnreachableError(
+        f"Redis at {place} may drop counters (maxmemory-policy `{policy[:32]}`), "
+        "so that limits would not hold: set it to `noeviction`"
+    )
+
+
+def _facts(answer: object) -> Mapping[str, str]:
+    """What a part of `INFO` says; nothing for any other answer."""
+    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else ""
+    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+
+def _packed(*words: Argument) -> bytes:
+    """Words of a request as Redis reads them (RESP). The library takes several times as long."""
+    texts = [str(word).encode("utf-8", "surrogatepass") for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+
+
+_OF_CLUSTERS = (
+    exceptions.AskError,
+    exceptions.ClusterError,
+    exceptions.ClusterCrossSlotError,
+    exceptions.TryAgainError,
+)
+_OF_REPLICAS = (" -READONLY ", "WAIT cannot be used with replica")
 _OF_THE_SERVER = (" -BUSY ", " -MISCONF ", " -NOREPLICAS ")
+
+
+def _is_of_another(exc: ResponseError, text: str) -> bool:
+    """Whether another server counts, as this one says: it is a replica, or does not have these keys."""
+    return isinstance(exc, (*_OF_CLUSTERS, exceptions.ReadOnlyError)) or any(word in text for word in _OF_REPLICAS)
 
 
 def _refusal(exc: ResponseError, where: str, text: str) -> StateError:
@@ -152,10 +215,8 @@ def _refusal(exc: ResponseError, where: str, text: str) -> StateError:
     if isinstance(exc, exceptions.OutOfMemoryError) or " -OOM " in text:
         return StateError(f"{where} is full (`maxmemory`)")  # of counters, maybe, that somebody had it begin
     if isinstance(exc, exceptions.ReadOnlyError) or " -READONLY " in text:
-        return UnavailableError(f"{where} is a replica, which cannot count: name the primary")
+        return UnavailableError(f"{where} is a replica, which cannot count: name the primary, or its sentinels")
     if isinstance(exc, _OF_CLUSTERS):
-        return UnavailableError(
-            f"{where} is a node of a cluster that does not hold these counters: name a Redis that stands alone"
-        )
+        return UnavailableError(f"{where} is a node of a cluster: write `redis+cluster:` in the URL of the state")
     own = isinstance(exc, exceptions.NoPermissionError) or any(code in f" -{text}" for code in _OF_THE_SERVER)
     return (UnavailableError if own else StateError)(f"{where} refuses to count: {text}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["beside", "check", "identity", "is_empty", "path_of", "prepare", "warnings"]
 
 import os
+import re
 import stat
 from contextlib import suppress
 
@@ -15,6 +16,8 @@ from intercept_py.errors import StateError
 from intercept_py.private_files import explain, exposure, make_directory
 
 _MAGIC = b"SQLite format 3\0"
+_MOUNTS = "/proc/self/mountinfo"
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 _FORMS = "write `sqlite:///path/to/file`, or `sqlite:` for the usual place"
 
 
@@ -84,8 +87,26 @@ def _check(path: str) -> None:
         raise StateError(f"state file `{path}` is {kind}: name a regular file")
     if status.st_nlink > 1:
         raise StateError(f"state file `{path}` has another name, under which others would count apart: remove one")
+    if _is_mounted(path):
+        raise StateError(
+            f"state file `{path}` is mounted alone, so that others who use it would count apart: mount its directory"
+        )
     if not os.access(path, os.R_OK | os.W_OK):
         raise StateError(f"state file `{path}` may not be written: name a file that this user may write")
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether the file itself is a mount (Linux), so that what is beside it is not what is beside it elsewhere."""
+    name = os.fsencode(os.path.realpath(path))
+    try:
+        with open(_MOUNTS, "rb") as mounts:
+            return any(_ESCAPED.sub(_unescape, line.split(b" ", 5)[4]) == name for line in mounts)
+    except (OSError, LookupError):
+        return False  # not Linux, or hidden: then nobody can tell
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])
 
 
 def identity(path: str) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ import pytest
 
 from intercept_py.cli import audit as audit_command
 from intercept_py.cli import limits
+from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import open_state
-from tests.support import redis_server
+from tests.support import redis_group, redis_server
 from tests.support.commands import echo_server, received
 from tests.support.wire import StartProxy, Wire, denial
 
@@ -170,6 +172,28 @@ def test_after_a_reset_the_next_call_of_a_running_proxy_passes(
     assert (reset["by"]["uid"], reset["entries"], reset["counters"]) == (os.getuid(), ["echo"], 1)
     assert (reset["policy"], reset["servers"]) == (start["policy"], [start["server"]])
     assert audit_command.main(["verify", str(audit)]) == 0
+
+
+def test_after_a_failover_a_reset_of_all_has_limits_checked_again(policy: str, tmp_path: Path) -> None:
+    day = Charge(("limit", "other"), 1, 3, Window(86400), Strategy.MOVING, "r")
+    with redis_group.by_hand(tmp_path / "redis") as group, closing(open_state(f"{group.url}?timeout=2")) as state:
+        assert state.charge("s", (day,)).refused is None
+        group.servers[0].kill()
+        group.promote(1)
+
+        def checked() -> bool:
+            with suppress(StateError):
+                return state.charge("s", (day,)).refused is None
+            return False
+
+        state_options = ["--state", f"{group.url}?timeout=2"]
+        redis_group.wait_until(lambda: group.facts(1)["connected_slaves"], "the third server follows")
+        assert not checked()
+        done = run("reset", "-c", policy, *state_options, "--all", "--audit", str(tmp_path / "audit"))
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("reset 0 counters, recorded in ")
+        assert [record["event"] for record in received(tmp_path / "audit")].count("reset") == 1
+        redis_group.wait_until(checked, "limits are checked again")
 
 
 def test_a_reset_of_all_leaves_what_others_count_alone(

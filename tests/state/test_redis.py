@@ -298,6 +298,33 @@ def test_a_redis_that_may_drop_counters_is_refused(store: Server) -> None:
         Quota(RedisStorage(store.url)).charge("s", (charge(),))
 
 
+def test_a_redis_that_may_drop_counters_from_now_on_is_noticed_within_a_second(store: Server, clock: Clock) -> None:
+    """By everybody, whoever has looked: nothing is asked for it on the way of a call."""
+    one, other = Quota(RedisStorage(store.url)), Quota(RedisStorage(store.url))
+    for quota in (one, other):
+        assert quota.charge("s", (charge(),)).refused is None
+    store.client.config_set("maxmemory", "100mb")
+    store.client.config_set("maxmemory-policy", "allkeys-lru")
+    clock.now += 1
+    for quota in (one, other, one):
+        with pytest.raises(UnavailableError, match=r"may drop counters .*`allkeys-lru`.* set it to `noeviction`"):
+            quota.charge("s", (charge(),))
+    store.client.config_set("maxmemory", 0)
+    assert one.charge("s", (charge(),)).refused is None
+    store.client.config_set("maxmemory", "100mb")
+    clock.now += 1
+    with pytest.raises(UnavailableError, match="may drop counters"):
+        other.charge("s", (charge(),))
+    store.client.config_set("maxmemory-policy", "noeviction")
+    assert value(other, charge()) == 3
+
+
+def test_a_redis_that_hides_how_it_uses_memory_is_used_all_the_same(store: Server) -> None:
+    store.client.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
+    quota = Quota(RedisStorage(store.url.replace("//", "//blind:any@")))
+    assert [quota.charge("s", (charge(limit=1),)).refused is None for _ in range(2)] == [True, False]
+
+
 def test_a_redis_that_is_full_charges_nothing(store: Server) -> None:
     quota = Quota(RedisStorage(store.url))
     quota.charge("s", (charge(),))

@@ -9,7 +9,7 @@ import pytest
 
 from intercept_py import state
 from intercept_py.errors import StateError
-from intercept_py.state.redis_address import Address, parse
+from intercept_py.state.redis_address import Address, Group, Options, parse
 from tests.support.wire import StartProxy
 
 
@@ -33,6 +33,45 @@ def test_a_url_names_a_server_and_how_to_talk_to_it(
     assert options.items() <= address.options.items()
 
 
+@pytest.mark.parametrize(
+    ("url", "kind", "place", "options", "group"),
+    [
+        (
+            "redis+sentinel://u:p@a,b:1/main?db=2",
+            "tcp",
+            "`main` (sentinels a:26379, b:1)",
+            {"username": "u", "password": "p", "db": 2},
+            Group((("a", 26379), ("b", 1)), "main", {"username": "u", "password": "p"}, 1),
+        ),
+        (
+            "rediss+sentinel://:p@[::1]:1/main?sentinel_password=&ssl_ca_certs=/ca.pem&replicas=2",
+            "tls",
+            "`main` (sentinels [::1]:1)",
+            {"password": "p", "db": 0, "ssl_ca_certs": "/ca.pem"},
+            Group((("::1", 1),), "main", {}, 2),
+        ),
+        (
+            "redis+cluster://:p%2C@a,[::1]:2/?failover=may-forget",
+            "tcp",
+            "a:6379, [::1]:2",
+            {"password": "p,"},
+            Group((("a", 6379), ("::1", 2)), None, {"password": "p,"}, 0),
+        ),
+        ("rediss+cluster://a:7", "tls", "a:7", {}, Group((("a", 7),), None, {}, 1)),
+    ],
+)
+def test_a_url_names_servers_that_take_over_from_each_other(
+    url: str, kind: str, place: str, options: Options, group: Group
+) -> None:
+    address = parse(url)
+    assert (address.kind, address.place, address.options, address.group) == (kind, place, options, group)
+
+
+def test_no_password_is_shown() -> None:
+    address = parse("redis+sentinel://:hunter2@a/main?sentinel_password=hunter3")
+    assert address.without_secrets("refused hunter2 and hunter3") == "refused … and …"
+
+
 def test_a_timeout_is_given_in_seconds() -> None:
     assert parse("redis://db?timeout=1.5") == Address("tcp", "db:6379", {"host": "db", "port": 6379, "db": 0}, 1.5)
 
@@ -53,8 +92,27 @@ def test_a_timeout_is_given_in_seconds() -> None:
         ("redis://u:hunter2@db?timeout=nan", "`timeout` in the URL of the state must be seconds"),
         ("redis://u:hunter2@db?socket_timeout=1", "`socket_timeout` .* there are `timeout`, `db`$"),
         ("rediss://db?ssl_cert_reqs=maybe", "`ssl_cert_reqs` in the URL of the state has a value that it cannot"),
-        ("redis+cluster://:hunter2@db", "on one node: name a Redis that stands alone"),
-        ("redis+sentinel://:hunter2@db", "name the primary, with `redis:`"),
+        ("redis://:hunter2@db,other", "names no server"),
+        ("redis+cluster://:hunter2@", r"names no server: write `redis\+cluster://HOST:PORT,HOST:PORT`"),
+        ("redis+cluster://:hunter2@db/1", "names no server"),
+        ("redis+cluster://:hunter2@db,", "names no server"),
+        (
+            "redis+cluster://:hunter2@db?db=1",
+            "`db` in the URL of the state is not .* there are `timeout`, `failover`, `re",
+        ),
+        (
+            "redis+cluster://:hunter2@db?sentinel_password=hunter2",
+            "`sentinel_password` in the URL of the state is not an",
+        ),
+        ("redis+cluster://:hunter2@db?failover=closed", "can only be `may-forget`: then limits go on at once when"),
+        ("redis+cluster://:hunter2@db?replicas=0", "`replicas` in the URL of the state must be a number from 1 to 9"),
+        ("redis+sentinel://:hunter2@db", r"names no server: write `redis\+sentinel://HOST:PORT,HOST:PORT/SERVICE`"),
+        ("redis+sentinel://:hunter2@db/a/b", "names no server"),
+        ("redis+sentinel://:hunter2@db:1,db:port/a", r"is not understood: write `redis\+sentinel:"),
+        (
+            "rediss+sentinel://:hunter2@db/a?x=1",
+            "`x` in .* `db`, `failover`, `replicas`, `sentinel_password`, `ssl_ca_ce",
+        ),
         ("memcached://db", "cannot charge several counters at once, and holds no exact decimals: use `redis:`"),
         ("REDIS://:hunter2@db", "of kind `REDIS` is not supported: use .*`redis:`"),
     ],

@@ -105,6 +105,6 @@ def test_fixed_windows_end_when_those_of_the_other_stores_do(
     ask: Ask, now: int, calendar: str | None, seconds: int
 ) -> None:
     window = Window(604800 if calendar == "week" else seconds, calendar)
-    expression = "text(window_end(tonumber(ARGV[2]), ARGV[3]))"
+    expression = "text(window_end(now, tonumber(ARGV[2]), ARGV[3]))"
     end = ask(expression, now, window.seconds * SECOND, calendar or "epoch", files=("numbers", "windows"))
     assert int(end) == quota.window_end(window, now * SECOND)

@@ -194,6 +194,19 @@ def test_the_clock_of_this_machine_has_a_boot_id_only_where_the_system_tells_one
     assert this_machine().boot == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "ahead"), [("monotonic 5 0\nboottime -7 250000000\n", -6.75), ("new words\n", 0), ("", 0)]
+)
+def test_ticks_are_those_of_the_machine_in_a_container_with_a_clock_of_its_own(
+    text: str, ahead: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets = tmp_path / "offsets"
+    offsets.write_text(text)
+    before = this_machine().ticks()
+    monkeypatch.setattr(clock_module, "_OFFSETS", str(offsets))
+    assert this_machine().ticks() == pytest.approx(before - ahead * 1_000_000, abs=1_000_000)
+
+
 def test_a_restart_that_opens_the_real_store_refuses_what_the_one_before_has_used_up(tmp_path: Path) -> None:
     day = charge(limit=1, seconds=86400)
     for expected in (True, False):

@@ -41,11 +41,12 @@ class Server:
         self._path = path
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *options: str) -> None:
-        """Start it empty; it answers when this returns."""
+    def start(self, *options: str, file: Path | None = None) -> None:
+        """Start it empty; it answers when this returns. `file`: what it is told besides, before the options."""
         self._path.mkdir(exist_ok=True)
         address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._path)]
-        command = [program(), *address, "--save", "", "--appendonly", "no", *options]
+        first = [] if file is None else [str(file)]
+        command = [program(), *first, *address, "--save", "", "--appendonly", "no", *options]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
@@ -111,7 +112,7 @@ def set_time(
     patch: pytest.MonkeyPatch, expression: str = "redis.call('HMGET', 'clock', 'seconds', 'microseconds')"
 ) -> None:
     """Have the scripts of storages take the time from this Lua expression; that of `Clock` if omitted."""
-    for name in ("CHARGE", "LOOK"):
+    for name in ("CHARGE", "LOOK", "TAKE_OVER"):
         text = getattr(redis_storage, name).text
         assert text.count(_TIME) == 1
         patch.setattr(redis_storage, name, make_script(text.replace(_TIME, expression)))

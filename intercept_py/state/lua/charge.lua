@@ -1,20 +1,36 @@
 -- Charge all or nothing.
 --
 -- KEYS[2] and on: counters. ARGV[1]: words. The generation that the caller knows (or `-`), one to begin with where there
--- is none, the most keys there may be; then for each counter its kind, the length and edge of its window and what is
--- added; then for each charge the number of its counter, its limit (`-`: nothing fits, `+`: everything does), and `1` or
--- `0` for whether the limit itself fits and whether the charge is in shadow mode.
+-- is none, the most keys there may be, and `1` or `0` for whether nothing may be charged that a server which takes over
+-- might not know of; then for each counter its kind, the length and edge of its window and what is added; then for each
+-- charge the number of its counter, its limit (`-`: nothing fits, `+`: everything does), and `1` or `0` for whether the
+-- limit itself fits and whether the charge is in shadow mode.
 --
--- Answers a text where all was charged and no limit was passed: the generation, then for each counter where it was
--- added and what it then held. Else {generation} if it is not the known one; {generation, 'full'}; or {generation,
--- {charge, value, wait} for each limit that is passed, marks as above}: microseconds, -1 where it never fits. No marks:
--- nothing was charged.
+-- Answers a text where all was charged and no limit was passed: the generation, the reign or `-`, then for each counter
+-- where it was added and what it then held. Else {generation} if it is not the known one, or {generation or `-`, a word
+-- and what it is about}; or {generation, {charge, value, wait} for each limit that is passed, marks as above}: microseconds, -1
+-- where it never fits. No marks: nothing was charged. Words: `reign` where `take_over.lua` must be run first, `doubt` where
+-- charges may have been forgotten that count for so many microseconds, `drops` where Redis drops keys by this policy,
+-- `full`.
 
 local words = {}
 for word in string.gmatch(ARGV[1], '%S+') do
   words[#words + 1] = word
 end
-local known, generation, most = words[1], store[1] or words[2], tonumber(words[3])
+local known, generation, most, strict = words[1], store[1] or words[2], tonumber(words[3]), words[4] == '1'
+local own = strict and reign() or '-'
+if strict and store[3] ~= own then
+  return {'-', 'reign', own}
+end
+if now - tonumber(store[5] or 0) >= SECOND then
+  -- Not a matter for every charge. Whoever hides it from us knows what Redis does.
+  local info = redis.pcall('INFO', 'memory')
+  local policy = type(info) == 'string' and match(info, 'maxmemory_policy:(%S+)') or 'noeviction'
+  if policy ~= 'noeviction' and not find(info, 'maxmemory:0%s') then
+    return {'-', 'drops', policy}
+  end
+  redis.call('HSET', KEYS[1], 'looked', text(now))
+end
 redis.call('HSET', KEYS[1], 'generation', generation, 'latest', text(now))
 if known ~= '-' and known ~= generation then
   return {generation}
@@ -108,7 +124,18 @@ function add.sliding(counter)
   return index
 end
 
-local counters, new, at = {}, 0, 4
+-- Until when what was charged before a moment counts.
+local function settled(counter, moment)
+  if counter.kind == 'fixed' then
+    return window_end(moment, counter.length, counter.edge)
+  elseif counter.kind == 'moving' then
+    return moment + counter.length
+  end
+  return (floor(moment / counter.length) + 2) * counter.length
+end
+
+local doubt = strict and tonumber(store[4])
+local counters, new, at = {}, 0, 5
 for number = 2, #KEYS do
   local counter = {key = KEYS[number], kind = words[at], length = tonumber(words[at + 1]), edge = words[at + 2]}
   counter.added = words[at + 3]
@@ -120,7 +147,7 @@ for number = 2, #KEYS do
   counters[number - 1], at = counter, at + 4
 end
 
-local passed, refused = {}, false
+local passed, refused, unsettled = {}, false, 0
 for first = at, #words, 4 do
   local counter = counters[tonumber(words[first])]
   local charge = {limit = words[first + 1], inclusive = words[first + 2] == '1'}
@@ -131,16 +158,21 @@ for first = at, #words, 4 do
     if refused then
       break
     end
+  elseif doubt and words[first + 3] == '0' and charge.limit ~= '+' then
+    unsettled = max(unsettled, settled(counter, doubt) - now)
   end
 end
 
 if refused then
   return {generation, passed, ''}
 end
-if new > 0 and redis.call('DBSIZE') - 1 + new > most then
-  return {generation, 'full'}
+if unsettled > 0 then
+  return {generation, 'doubt', unsettled}
 end
-local marks = {generation}
+if new > 0 and redis.call('DBSIZE') - 1 + new > most then
+  return {generation, 'full', most}
+end
+local marks = {generation, own}
 for _, counter in ipairs(counters) do
   marks[#marks + 1] = counter.added ~= '0' and add[counter.kind](counter) or '-'
   marks[#marks + 1] = counter.after

@@ -1,10 +1,11 @@
 -- Take charges back from the windows that they were made in. The caller does so once.
 --
--- KEYS[1]: the store's own, KEYS[2] and on: counters. ARGV: the generation in which they were charged; then for each
--- counter its kind, the mark that charging answered, and the amount.
+-- KEYS[1]: the store's own, KEYS[2] and on: counters. ARGV: the generation and the reign in which they were charged; then
+-- for each counter its kind, the mark that charging answered, and the amount.
 
--- A store that has lost its counters may have a new one in the same window: nothing was charged to that.
-if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then
+-- A store that has lost its counters may have a new one in the same window: nothing was charged to that. And a server that
+-- has taken over might not know of the charge.
+if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] or (ARGV[2] ~= '-' and reign() ~= ARGV[2]) then
   return 0
 end
 
@@ -36,7 +37,7 @@ function take.sliding(key, mark, amount)
 end
 
 for number = 2, #KEYS do
-  local at = 3 * number - 4
+  local at = 3 * number - 3
   take[ARGV[at]](KEYS[number], ARGV[at + 1], ARGV[at + 2])
 end
 return #KEYS - 1

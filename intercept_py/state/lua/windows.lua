@@ -1,12 +1,14 @@
 -- Counters and their windows, each kept as one hash. Times are whole microseconds since the epoch.
 --
 -- KEYS[1] belongs to the store as a whole: its generation, and the latest time that it has seen. `now` never goes back.
+-- Then what `take_over.lua` says of servers that take over from each other: who counts, and what might be forgotten. Last
+-- when somebody looked whether keys are dropped.
 
 local SECOND, DAY = 1000000, 86400000000
 local MONDAY = 4 * DAY -- 1970-01-05
 local POINTS, LOOK_AHEAD, MOST = 16384, 1024, 512
 
-local store = redis.call('HMGET', KEYS[1], 'generation', 'latest')
+local store = redis.call('HMGET', KEYS[1], 'generation', 'latest', 'reign', 'doubt', 'looked')
 local clock = redis.call('TIME')
 local wall = clock[1] * SECOND + clock[2]
 local now = max(wall, tonumber(store[2] or 0))
@@ -25,15 +27,15 @@ local function month_end(day)
   return following + era * 146097 - 719468
 end
 
--- When a window that contains `now` ends. `edge`: `epoch`, to which windows align, or `week` or `month` for those of the
--- calendar, or `first` for one that begins now.
-local function window_end(length, edge)
+-- When a window that contains a moment ends. `edge`: `epoch`, to which windows align, or `week` or `month` for those of
+-- the calendar, or `first` for one that begins at that moment.
+local function window_end(moment, length, edge)
   if edge == 'month' then
-    return month_end(floor(now / DAY)) * DAY
+    return month_end(floor(moment / DAY)) * DAY
   elseif edge == 'first' then
-    return now + length
+    return moment + length
   end
-  return now - fmod(now - (edge == 'week' and MONDAY or 0), length) + length
+  return moment - fmod(moment - (edge == 'week' and MONDAY or 0), length) + length
 end
 
 -- The key goes at that time, or up to two milliseconds later. Redis counts by its own clock, `now` or behind it.
@@ -52,7 +54,7 @@ function read.fixed(counter)
   if kept[1] and now < tonumber(kept[1]) then
     counter.ends, counter.value = tonumber(kept[1]), kept[2]
   else
-    counter.ends, counter.value, counter.fresh = window_end(counter.length, counter.edge), '0', true
+    counter.ends, counter.value, counter.fresh = window_end(now, counter.length, counter.edge), '0', true
   end
 end
 
