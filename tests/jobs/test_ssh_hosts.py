@@ -46,9 +46,9 @@ def test_hosts_are_a_mapping_or_a_list_with_aliases() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "servers.yml:1:1: $: the file names no hosts: start with `hosts:`"),
-        ("# nothing\n", "servers.yml:1:1: $: the file names no hosts: start with `hosts:`"),
-        ("{}", "servers.yml:1:1: $: the file names no hosts: start with `hosts:`"),
+        ("", "servers.yml:1:1: $: the file holds no hosts: start with `hosts:`"),
+        ("# nothing\n", "servers.yml:1:1: $: the file holds no hosts: start with `hosts:`"),
+        ("{}", "servers.yml:1:1: $: the file holds no hosts: start with `hosts:`"),
         ("- a", "servers.yml:1:1: $: the file is a mapping of fields, not a list"),
         ("hosts: 3", "servers.yml:1:8: $.hosts: `hosts` takes a mapping from alias to host, not the number `3`"),
         ("hosts: {}\nhost: {}", "servers.yml:2:1: $.host: unknown field `host`: the file has hosts"),

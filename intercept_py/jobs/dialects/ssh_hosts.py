@@ -26,7 +26,7 @@ LOCAL: Final = "local"
 """The `host` that this build can run on."""
 
 _FIELDS: Final = ("host", "description", "tags", "port", "credentials")
-_NO_HOSTS = "the file names no hosts: start with `hosts:`"
+_NO_HOSTS = "the file holds no hosts: start with `hosts:`"
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -74,9 +74,9 @@ def read(text: bytes, name: str) -> Inventory:
     """The inventory in `text`; `name` names the file in messages. Raises `HostsError` with all problems at once."""
     if not text.strip():
         raise _unusable(name, _NO_HOSTS)
-    root, problems = source.read(text, name)
+    root, problems = source.read(text, name, "hosts", "hosts")
     hosts = _hosts(root, problems) if root else {}
-    found = tuple(_ours(problem) for problem in problems.sorted())
+    found = problems.sorted()
     if found:
         raise HostsError(found)
     return Inventory(hosts)
@@ -84,11 +84,6 @@ def read(text: bytes, name: str) -> Inventory:
 
 def _unusable(name: str, why: str) -> HostsError:
     return HostsError((Problem(name, 1, 1, "$", why),))
-
-
-def _ours(problem: Problem) -> Problem:
-    """The reader speaks of policies where the file is empty."""
-    return msgspec.structs.replace(problem, message=_NO_HOSTS) if problem.message == say.EMPTY_FILE else problem
 
 
 def _hosts(root: Node, problems: Problems) -> dict[str, Host]:
