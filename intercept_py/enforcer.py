@@ -84,9 +84,9 @@ class Commits:
         self.problem: Finding | None = None
 
     @property
-    def losses(self) -> int:
-        """Changes with every commit that fails, also of others who write the same log."""
-        return self.failed + self._audit.losses
+    def mark(self) -> tuple[int, int]:
+        """Changes with every commit that fails. The second part alone: with every loss of records, whoever's."""
+        return self.failed, self._audit.losses
 
 
 class Enforcer:
@@ -147,11 +147,17 @@ class Enforcer:
         """Whether callers are shown different lists of tools."""
         return self._by_caller
 
-    def hidden(self, name: str) -> bool:
-        """Whether a tool is kept from the client."""
+    @property
+    def caller(self) -> Caller:
+        """Whose messages come now."""
+        return self._caller
+
+    def hiding(self) -> Callable[[str], bool]:
+        """What tells which tools are kept from this caller by this policy."""
+        policy, caller = self._policy, self._caller
         if self._by_caller:
-            return pdp.hidden_from(self._policy, name, self._caller)
-        return pdp.match(self._policy, name).hidden
+            return lambda name: pdp.hidden_from(policy, name, caller)
+        return lambda name: pdp.match(policy, name).hidden
 
     def needs_tool(self, name: str) -> bool:
         """Whether a call of this tool must wait for the server's listing of it; in shadow mode none waits."""
@@ -177,8 +183,11 @@ class Enforcer:
         """Records made until the next look carry this time: that of the bytes which caused them."""
         self._now = timestamp(self._clock())
 
-    def judge(self, judge: Judge, tool: Tool | None) -> Verdict:
-        """Decide, charge and append the record. It counts once `commit` has written it."""
+    def judge(self, judge: Judge, tool: Tool | None, caller: Caller) -> Verdict:
+        """Decide, charge and append the record. It counts once `commit` has written it.
+
+        `caller`: as it was when the message came.
+        """
         decision_id = self._mint()
         message = judge.message
         method = str(message.method)
@@ -187,7 +196,7 @@ class Enforcer:
         since = 0.0 if self._watch is None else self._watch.now()
         try:
             if method == "tools/call":
-                call = ToolCall(message.params["name"], message.params.get("arguments", {}), self._caller, tool)
+                call = ToolCall(message.params["name"], message.params.get("arguments", {}), caller, tool)
             decision, receipt, refusal = self._decide(call, method)
             allowed = decision.effect is _ALLOW
             # A notification to the server may have an effect.
@@ -198,7 +207,7 @@ class Enforcer:
                 self._refund(receipt)
             allowed, decision, receipt, refusal = False, Decision(Effect.DENY, self._fault(exc)), None, None
         if self._watch is not None:
-            self._watch.judged(judge, call, self._caller, decision_id, decision, since)
+            self._watch.judged(judge, call, caller, decision_id, decision, since)
         if allowed:
             verdict = Verdict(
                 judge.ticket,
@@ -271,19 +280,23 @@ class Enforcer:
             self._requests[method, modern] = request
         self._audit.append(decision_record(self._now, decision_id, request, decision, call))
 
-    def commit(self, since: int | None = None) -> Finding | None:
+    def commit(self, since: tuple[int, int] | None = None) -> Finding | None:
         """Keep all charges and write all records since the last commit.
 
-        A finding says why that cannot be: then `retract` what was allowed since. `since`: the `Commits.losses` at the
+        A finding says why that cannot be: then `retract` what was allowed since. `since`: the `Commits.mark` at the
         time of the first judgement, where others may have committed meanwhile.
         """
         problem = self._commit()
+        commits = self.commits
         if problem is not None:
-            self.commits.failed += 1
-            self.commits.problem = problem
-        elif since is not None and since != self.commits.losses:
-            return self.commits.problem or Finding("audit_unavailable", "the call cannot be recorded: see stderr")
-        return problem
+            commits.failed += 1
+            commits.problem = problem
+        if since is None or since == commits.mark:
+            return problem
+        if since[1] != commits.mark[1] and (problem is None or problem.code in _OF_STATE):
+            # Not what failed last: a call whose charges are gone may still go on, one without a record must not.
+            return Finding("audit_unavailable", "the call cannot be recorded: see what the proxy said on stderr")
+        return problem or commits.problem
 
     def _commit(self) -> Finding | None:
         problem = None
@@ -295,8 +308,8 @@ class Enforcer:
             problem = self._fault(exc)
         try:
             self._audit.flush()
-        except AuditError as exc:
-            problem = self._fault(exc)
+        except Exception as exc:  # promise 6
+            problem = self._fault(exc if isinstance(exc, AuditError) else AuditError(type(exc).__name__))
         return problem
 
     def observed(self, denials: Mapping[int, Denial]) -> None:

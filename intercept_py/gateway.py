@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 import msgspec
 
@@ -59,9 +59,10 @@ class _Shared:
     `spare` are those that are over and as good as new: making one costs a tenth of what a call costs.
     """
 
-    __slots__ = ("caller", "enforcer", "spare")
+    __slots__ = ("caller", "enforcer", "spare", "who")
 
-    def __init__(self, caller: Caller, enforcer: Enforcer) -> None:
+    def __init__(self, who: object, caller: Caller, enforcer: Enforcer) -> None:
+        self.who = who
         self.caller = caller
         self.enforcer = enforcer
         self.spare: list[Conversation] = []
@@ -182,7 +183,8 @@ class Mount:
     def _converse(
         self, front: Front, enforcer: Enforcer, known: Catalogue, shared: _Shared | None, version: str | None
     ) -> Conversation:
-        connect, mint = self._upstream.connect(shared is None, version, known)
+        who = None if shared is None else shared.who
+        connect, mint = self._upstream.connect(shared is None, version, known, who)
         made = Session(
             enforcer,
             self._log,
@@ -195,7 +197,8 @@ class Mount:
             group=self._group,
         )
         conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
-        made.ready = conversation.pump
+        pump = WeakMethod(conversation.pump)  # else the session, a value of `_open`, would keep its key alive for ever
+        made.ready = lambda: (pump() or bool)()
         self._open[conversation] = made, shared if version is None else None
         return conversation
 
@@ -252,7 +255,7 @@ class Mount:
         if kept is None:
             if len(self._callers) >= _KEPT_CALLERS:
                 self._callers.clear()
-            kept = self._callers[who] = _Shared(caller, self._enforcer(caller))
+            kept = self._callers[who] = _Shared(who, caller, self._enforcer(caller))
         return kept
 
     # ---- time

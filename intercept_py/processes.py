@@ -65,8 +65,16 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:
 
     The whole environment is passed: wrapped servers find their secrets there. Raises `UpstreamError` with the remedy.
     """
-    child_in, our_out = os.pipe()
-    our_in, child_out = os.pipe()
+    try:
+        child_in, our_out = os.pipe()
+    except OSError as exc:
+        raise UpstreamError(_why(command[0], exc)) from None
+    try:
+        our_in, child_out = os.pipe()
+    except OSError as exc:
+        os.close(child_in)
+        os.close(our_out)
+        raise UpstreamError(_why(command[0], exc)) from None
     actions = ((os.POSIX_SPAWN_DUP2, child_in, 0), (os.POSIX_SPAWN_DUP2, child_out, 1))
     try:
         pid = os.posix_spawnp(

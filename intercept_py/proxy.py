@@ -49,12 +49,12 @@ class Group:
         self._log = log
         self._later = later
         self._members: dict[Session, None] = {}
-        self._losses = 0
+        self._mark = (0, 0)
 
     def join(self, session: Session) -> None:
         """Something was judged and waits for a commit."""
         if not self._members:
-            self._losses = self._enforcer.commits.losses
+            self._mark = self._enforcer.commits.mark
             self._later(self.commit)
         self._members[session] = None
 
@@ -63,19 +63,30 @@ class Group:
         if not self._members:
             return
         members, self._members = list(self._members), {}
-        problem = self._enforcer.commit(self._losses)
-        denials: dict[int, Denial] = {}
+        problem = self._enforcer.commit(self._mark)
+        denials: dict[Session, dict[int, Denial]] = {}
         if problem is not None:
             for session in members:
-                denials |= session.retracted(problem, told=session is not members[0])
-            for session in members:  # before one of them tells that others' calls are allowed
-                session.observed(denials)
+                denials[session] = session.retracted(problem, told=session is not members[0])
+            self._observe(denials)
         for session in members:
             try:
-                session.carry_out(denials)
+                session.carry_out(denials.get(session, {}))
                 session.ready()
             except Exception as exc:  # a bug of ours must not take the others with it
                 self._log("error", f"what was judged could not be carried out ({type(exc).__name__})")
+
+    @staticmethod
+    def _observe(denials: dict[Session, dict[int, Denial]]) -> None:
+        """Tell of denials before a session tells that what others with its enforcer asked is allowed.
+
+        Tickets are unique among sessions that share an enforcer, and only among those.
+        """
+        shared: dict[Enforcer, dict[int, Denial]] = {}
+        for session, denied in denials.items():
+            shared.setdefault(session.enforcer, {}).update(denied)
+        for enforcer, denied in shared.items():
+            enforcer.observed(denied)
 
 
 _LONG = 16384
@@ -111,7 +122,7 @@ class Session:
         self._timeout = timeout
         self._hides = enforcer.hides  # as the client knows it
         self._relay = Relay(self._hidden(), varies=enforcer.varies, known=known, mint=mint, correlate=correlate)
-        self._waiting: dict[int, Judge] = {}  # for the server's list of tools
+        self._waiting: dict[int, tuple[Judge, Caller]] = {}  # for the server's list of tools
         self.ready: Callable[[], object] = bool  # told by the group that there is something to send
         self._headers = headers
         self._group = group
@@ -154,6 +165,7 @@ class Session:
     def speaks(self, caller: Caller) -> None:
         """What comes from the client from now on is this caller's."""
         self._enforcer.speaks(caller)
+        self._relay.hidden = self._hidden()
 
     def abandon(self, request_id: RequestId) -> None:
         """The client has gone away from this request and wants no answer."""
@@ -171,7 +183,7 @@ class Session:
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Judge):
-                self._judge(command)
+                self._judge(command, self._enforcer.caller)
                 continue
             if self._batch:
                 self._send_judged()  # what was judged before goes first
@@ -195,7 +207,7 @@ class Session:
             case ToolsKnown(problem):
                 self._tools_known(problem)
 
-    def _judge(self, judge: Judge) -> None:
+    def _judge(self, judge: Judge, caller: Caller) -> None:
         message = judge.message
         tool: Tool | None = None
         if message.method == "tools/call":
@@ -206,18 +218,18 @@ class Session:
                 self._enforcer.needs_tool(name) or bool(self._waiting) or (self._headers and message.modern)
             )
             if needed and judge.ticket not in self._waiting:
-                self._waiting[judge.ticket] = judge
+                self._waiting[judge.ticket] = judge, caller
                 envelope = messages.modern_envelope(message.params) if message.modern else {}
                 self._perform(self._relay.fetch_tools(envelope, self._clock()))
                 return
-        self._batch.append((judge, self._enforcer.judge(judge, tool)))
+        self._batch.append((judge, self._enforcer.judge(judge, tool, caller)))
 
     def _tools_known(self, problem: str | None) -> None:
         """The calls that waited for the server's list are judged now, with it or (and then denied) without it."""
         if problem is not None:
             self._log("warn", f"calls that need the server's tool schemas are denied, or lack headers: {problem}")
-        for judge in list(self._waiting.values()):
-            self._judge(judge)
+        for judge, caller in list(self._waiting.values()):
+            self._judge(judge, caller)
         self._waiting.clear()
 
     def _finish_batch(self) -> None:
@@ -246,10 +258,6 @@ class Session:
         if problem.code in _OURS and not told:
             self._log("error", f"calls of a moment are denied: {problem.reason}")
         return self._enforcer.retract([verdict for _, verdict in self._batch if verdict.denial is None], problem)
-
-    def observed(self, denials: dict[int, Denial]) -> None:
-        """All that the enforcer has judged is certain."""
-        self._enforcer.observed(denials)
 
     def carry_out(self, denials: dict[int, Denial]) -> None:
         """Carry out what was judged, which is recorded, but for these tickets."""
@@ -289,6 +297,11 @@ class Session:
         news.clear()
 
     @property
+    def enforcer(self) -> Enforcer:
+        """What judges."""
+        return self._enforcer
+
+    @property
     def judging(self) -> bool:
         """Whether a request is held back until the server's list of tools is known, or until it is recorded."""
         return bool(self._waiting or self._batch)
@@ -323,4 +336,4 @@ class Session:
             self._perform(self._relay.announce_tools())
 
     def _hidden(self) -> Callable[[str], bool]:
-        return self._enforcer.hidden if self._enforcer.hides else nothing_hidden
+        return self._enforcer.hiding() if self._enforcer.hides else nothing_hidden

@@ -44,12 +44,12 @@ class Upstream(Protocol):
     """Whether requests go to it with headers that repeat arguments, so that its tools have to be known."""
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """What makes a link, and the source of tickets for its conversation. Raises `UpstreamError`.
 
         `version` is the protocol version that a legacy client without a session names, `known` what is known of the
-        server's tools in the conversation.
+        server's tools in the conversation, and `who` stands for its caller.
         """
 
     def look(self) -> None:
@@ -73,16 +73,17 @@ class Command:
         self._log = log
         self._links: WeakSet[ChildLink] = WeakSet()
         self._shared: SharedChild | None = None
+        self._mint = count(1).__next__
         self._started = -_PAUSE
         self._old: set[asyncio.Task[None]] = set()
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """See `Upstream`."""
         if not session:
             shared = self._running()
-            return shared.link, shared.mint
+            return lambda receiver: shared.link(receiver, who), self._mint
         child = self._start()
 
         def link(receiver: Receiver) -> Link:
@@ -139,7 +140,7 @@ class Url:
         self._mint = count(1).__next__
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """See `Upstream`."""
 
@@ -169,7 +170,7 @@ class OldUrl:
         self._remote = Remote(client, limit, log)
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """See `Upstream`."""
         if not session:

@@ -16,10 +16,10 @@ import pytest
 
 from intercept_py import policy_file, state
 from intercept_py.audit.log import AuditLog
-from intercept_py.errors import UpstreamError
+from intercept_py.errors import UnavailableError, UpstreamError
 from intercept_py.gateway import Mount, Settings
 from intercept_py.log import Log
-from intercept_py.model import Caller, RequestId
+from intercept_py.model import Caller, Finding, RequestId
 from intercept_py.transports.conversation import Event, Link, Receiver
 from intercept_py.upstreams import Command, Upstream
 from intercept_py.wire.catalogue import Catalogue
@@ -342,7 +342,7 @@ class Echo:
         self._mint = count(1).__next__
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         def link(receiver: Receiver) -> Link:
             self.links.append(EchoLink(receiver))
@@ -412,3 +412,93 @@ async def test_a_conversation_that_is_used_again_shows_nothing_of_the_one_before
         assert mount.converse(third, Caller(principal="alice"), session=False) is not second
         link.say(link.tickets[1], {"id": link.tickets[1], "result": {"content": []}})
         assert len(other.got) == 1
+
+
+async def test_denied_messages_and_cancelled_calls_leave_nothing_behind(tmp_path: Path) -> None:
+    async with mounted(tmp_path, 'version: "1"\ndefault: deny\ntools: {hold: {rules: [{action: allow}]}}\n') as mount:
+        for _ in range(20):
+            conversation = mount.converse(Client(), Caller(), session=False)
+            conversation.from_client(b'{"jsonrpc":"2.0","method":"notifications/strange"}')
+            mount.over(conversation)
+        left = []
+        for _ in range(5):
+            conversation = mount.converse(Client(), Caller(), session=False)
+            conversation.from_client(call("hold", name="x"))
+            left.append(conversation)
+        while any(conversation.session.judging for conversation in left):
+            await asyncio.sleep(0)
+        for conversation in left:
+            conversation.cancel(1)
+            mount.over(conversation)
+        conversation = mount.converse(Client(), Caller(), session=False)
+        conversation.from_client(call("hold", name="never sent"))
+        conversation.cancel(1)
+        mount.over(conversation)
+        while any(conversation.session.judging for conversation in mount._left):
+            await asyncio.sleep(0)
+        for conversation in list(mount._busy):
+            conversation.session.upstream_gone("in place of the half minute that a cancelled request may take")
+            conversation.pump()
+        assert not mount._left
+        assert not mount._busy
+    outcomes = [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"]
+    assert sorted(outcomes) == ["cancelled"] * 5 + ["withdrawn"]
+
+
+async def test_a_failure_of_the_past_does_not_explain_away_a_record_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mounted(tmp_path) as mount:
+        await ask(mount, call("release"))
+        mount._commits.problem = Finding("state_unavailable", "the store was away, long ago")
+        client = Client()
+        mount.converse(client, Caller(), session=False).from_client(call("release"))
+        with monkeypatch.context() as patch:
+            patch.setattr("intercept_py.audit.log._write_all", broken)
+            mount.reload(force=True)
+        assert "cannot be recorded" in text_of(await client.answer())
+
+
+async def test_sessions_with_the_same_tickets_keep_their_own_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = 'version: "1"\ntools: {echo: {rules: [{rate_limit: {max: 9, window: hour, per: global, fail: closed}}]}}\n'
+    async with mounted(tmp_path, policy) as mount:
+        alice, bob = Client(), Client()
+        first, second = (mount.converse(client, Caller(), session=True) for client in (alice, bob))
+        with monkeypatch.context() as patch:
+            patch.setattr(mount._state, "commit", away)
+            first.from_client(call("echo", modern=False, text="counted"))
+            second.from_client(call("release", modern=False))
+            assert "cannot be checked" in text_of(await alice.answer())
+            assert text_of(await bob.answer()) == "0"
+        await first.close()
+        await second.close()
+
+
+async def test_a_call_that_waited_is_judged_as_its_own_caller(tmp_path: Path) -> None:
+    policy = """
+version: "1"
+tools:
+  echo:
+    rules:
+      - {action: deny, when: [{path: caller.scopes, op: not_contains, value: admin}]}
+      - {validate: {required_args: true}}
+"""
+    async with mounted(tmp_path, policy) as mount:
+        client = Client()
+        conversation = mount.converse(client, Caller(principal="p"), session=True)
+        conversation.from_client(call("echo", 1, modern=False, text="x"))  # waits for the list of tools
+        conversation.from_client(method("tools/list", 2))
+        conversation.speaks(Caller(principal="p", scopes=("admin",)))
+        conversation.from_client(method("ping", 3))
+        assert text_of(await client.answer(1)).startswith(DENIED)
+        listed = (await client.answer(2))["result"]["tools"]
+        assert "echo" not in {tool["name"] for tool in listed}
+        conversation.from_client(call("echo", 4, modern=False, text="x"))
+        assert text_of(await client.answer(4)) == "x"
+        await conversation.close()
+
+
+def away() -> None:
+    raise UnavailableError("the store is away")

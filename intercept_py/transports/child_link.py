@@ -7,8 +7,6 @@ from __future__ import annotations
 
 __all__ = ["ChildLink", "SharedChild"]
 
-from itertools import count
-
 import msgspec
 
 from intercept_py.errors import ProtocolError
@@ -72,24 +70,26 @@ class ChildLink:
 class SharedChild:
     """One child for conversations that need no handshake, each of them a request or a few (MCP 2026-07-28).
 
-    Their requests have tickets from one source, `mint`, by which the child's messages find the way back. What belongs
-    to none of them is nobody's business and dropped.
+    Their requests have tickets from one source, by which the child's messages find the way back. What belongs to none
+    of them is nobody's business and dropped.
     """
 
     def __init__(self, child: Child, limit: int, log: Log) -> None:
-        self.mint = count(1).__next__
         self._log = log
         self._process = ChildProcess(child, limit, self._receive, self._gone)
         self._owners: dict[int, _Share] = {}
         self._shares: set[_Share] = set()
+        self._callers: set[object] = set()
 
     @property
     def ended(self) -> bool:
         """Whether another child is needed."""
         return self._process.ended
 
-    def link(self, receiver: Receiver) -> _Share:
-        """A link for one more conversation."""
+    def link(self, receiver: Receiver, who: object) -> _Share:
+        """A link for one more conversation; `who` stands for its caller."""
+        if len(self._callers) < 2:
+            self._callers.add(who)
         share = _Share(self, receiver)
         self._shares.add(share)
         return share
@@ -160,7 +160,10 @@ class SharedChild:
         return self._owners.pop(ticket, None) if type(ticket) is int else None
 
     def _concerned(self, method: str, params: bytes) -> _Share | None:
-        """Whose request a notification is about. One that does not say so goes to the only request there is."""
+        """Whose request a notification is about.
+
+        One that does not say so goes to the only request there is, if there was never another caller: it may be late.
+        """
         try:
             value = codec.decode_payload(params) if params else {}
         except ProtocolError:
@@ -168,7 +171,8 @@ class SharedChild:
         ticket = _named_ticket(method, value)
         if ticket is not None:
             return self._owners.get(ticket)
-        return next(iter(self._owners.values())) if len(self._owners) == 1 else None
+        alone = len(self._owners) == 1 and len(self._callers) == 1
+        return next(iter(self._owners.values())) if alone else None
 
     def _gone(self, why: str) -> None:
         shares, self._shares = self._shares, set()

@@ -237,10 +237,12 @@ class Conversation:
     def status(self, stream: int, status: int, body: bytes) -> None:
         """See `Receiver`."""
         request = self.session.request_of(stream)
-        if stream < 0 or request is not None:
-            self._front.status(request, stream, status, body)
-        self.session.failed(stream, f"the server answered with HTTP status {status}")
-        self.pump()
+        try:
+            if stream < 0 or request is not None:
+                self._front.status(request, stream, status, body)
+        finally:
+            self.session.failed(stream, f"the server answered with HTTP status {status}")
+            self.pump()
 
     def ended(self, stream: int) -> None:
         """See `Receiver`."""
@@ -267,8 +269,8 @@ class Conversation:
         session = self.session
         if session.to_upstream:
             self.link.send(session.to_upstream)
-        elif not session.to_client:
-            return
+        elif not session.to_client and session.judging:
+            return  # it goes on when that is recorded
         if session.to_client:
             messages, session.to_client = session.to_client, []
             self._front.deliver(messages, event)

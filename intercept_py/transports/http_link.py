@@ -257,7 +257,7 @@ class HttpLink:
             self._resume(request)
         elif stream < 0 and not request.streaming:
             self.receiver.status(stream, 502, b"")
-        elif stream < 0 or (request.resumable and not self._alone):
+        elif stream < 0 or (request.resumable and self._session is not None and not self._alone):
             self.receiver.ended(stream)
         else:
             self.receiver.failed(stream, why)

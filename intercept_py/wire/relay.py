@@ -111,6 +111,7 @@ class Relay:
         self._listing: Listing | None = None
         self._announces_tools = False
         self._listeners: set[int] = set()  # modern subscriptions to tools/list_changed, by ticket
+        self._hiding: dict[int, Callable[[str], bool]] = {}  # what was hidden when a list was asked for, by ticket
 
     # ---- from the client
 
@@ -140,6 +141,8 @@ class Relay:
             self._by_client_id[message.id] = ticket
         self._held[ticket] = message
         self._held_bytes += len(line)
+        if message.method == "tools/list":
+            self._hiding[ticket] = self.hidden
         return [Judge(ticket, message)]
 
     def refuse(self, request_id: RequestId | None, code: int, why: str) -> list[Command]:
@@ -205,6 +208,7 @@ class Relay:
         self._held_bytes -= len(message.line)
         if ticket in self._withdrawn:
             self._withdrawn.remove(ticket)
+            self._hiding.pop(ticket, None)
             return [Settle(ticket, "withdrawn")]
         if not message.value:
             return self._server_decided(ticket, message, denial, now)
@@ -212,6 +216,7 @@ class Relay:
             if message.id is None:
                 return [Note("warn", f"dropped `{message.method}` from the client: {denial.reason}")]
             del self._by_client_id[message.id]
+            self._hiding.pop(ticket, None)
             refusal = messages.refusal(message.id, str(message.method), message.modern, denial)
             return [ToClient(refusal, message.id, True)]
         if message.id is None:
@@ -297,7 +302,7 @@ class Relay:
                 ),
             ]
         try:
-            result = self._rewrite(pending, result)
+            result = self._rewrite(ticket, pending, result)
         except ProtocolError as exc:
             return self._fail(ticket, pending, "error", str(exc))
         self._release(ticket, pending)
@@ -313,18 +318,20 @@ class Relay:
         if pending.client_id is not None:
             self._by_client_id.pop(pending.client_id, None)
         self._listeners.discard(ticket)
+        self._hiding.pop(ticket, None)
 
-    def _rewrite(self, pending: _Pending, result: bytes) -> bytes:
+    def _rewrite(self, ticket: int, pending: _Pending, result: bytes) -> bytes:
         """The few results that the proxy must read: lists (hiding), the handshake, the end of a subscription."""
         if pending.method == "tools/list":
-            if self.hidden is nothing_hidden and not self.catalogue.known:
+            hidden = self._hiding.get(ticket, self.hidden)
+            if hidden is nothing_hidden and not self.catalogue.known:
                 return result
             page, tools, _ = catalogue.read_page(result)
             if pending.generation == self._generation:  # an answer from before a change says nothing about now
                 self.catalogue.amend(tools)
-            if self.hidden is nothing_hidden:
+            if hidden is nothing_hidden:
                 return result
-            return catalogue.filter_page(page, self.hidden, pending.modern, self.varies)
+            return catalogue.filter_page(page, hidden, pending.modern, self.varies)
         if pending.method == "initialize":
             self._announces_tools = _announces_tools(result)
         elif pending.method == "subscriptions/listen":

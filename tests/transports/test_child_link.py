@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.anyio
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 LIMIT = 1024 * 1024
+mint = count(1).__next__
 MODERN = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
 
@@ -128,9 +130,9 @@ async def test_a_child_that_ignores_every_request_to_end_is_killed() -> None:
 async def test_answers_of_a_shared_child_find_the_conversation_that_asked() -> None:
     async with shared_echo() as shared:
         receivers = [Recorder() for _ in range(5)]
-        links = [shared.link(receiver) for receiver in receivers]
+        links = [shared.link(receiver, "one") for receiver in receivers]
         for number, link in enumerate(links):
-            link.send([call(shared.mint(), text=f"to {number}")])
+            link.send([call(mint(), text=f"to {number}")])
         for number, receiver in enumerate(receivers):
             (answer,) = await receiver.answers(1)
             assert answer["result"]["content"][0]["text"] == f"to {number}"
@@ -139,31 +141,33 @@ async def test_answers_of_a_shared_child_find_the_conversation_that_asked() -> N
 async def test_progress_of_a_shared_child_goes_to_whom_it_concerns_and_to_nobody_else() -> None:
     async with shared_echo() as shared:
         one, other = Recorder(), Recorder()
-        shared.link(other).send([call(shared.mint(), "hold", name="x")])
-        shared.link(one).send([call(shared.mint(), "progress", steps=3)])
+        shared.link(other, "one").send([call(mint(), "hold", name="x")])
+        shared.link(one, "one").send([call(mint(), "progress", steps=3)])
         messages = await one.answers(4)
         assert [message.get("method") for message in messages] == ["notifications/progress"] * 3 + [None]
         assert other.messages == []
 
 
 async def test_what_a_conversation_left_behind_reaches_nobody() -> None:
+    mint = count(1).__next__
     async with shared_echo() as shared:
         gone, stays = Recorder(), Recorder()
-        link = shared.link(gone)
-        link.send([call(shared.mint(), "hold", name="x")])
+        link = shared.link(gone, "one")
+        link.send([call(mint(), "hold", name="x")])
         await link.close()
-        shared.link(stays).send([call(shared.mint(), "release")])
+        shared.link(stays, "one").send([call(mint(), "release")])
         (answer,) = await stays.answers(1)
         assert answer["id"] == 2
         assert gone.messages == []
 
 
 async def test_a_shared_child_has_nobody_who_could_answer_its_questions() -> None:
+    mint = count(1).__next__
     async with shared_echo() as shared:
         receiver = Recorder()
         params = {"name": "ask", "arguments": {"question": "who?"}}
-        message = {"jsonrpc": "2.0", "id": shared.mint(), "method": "tools/call", "params": params}
-        shared.link(receiver).send([ToUpstream(json.dumps(message).encode(), False, 1, "tools/call", params)])
+        message = {"jsonrpc": "2.0", "id": mint(), "method": "tools/call", "params": params}
+        shared.link(receiver, "one").send([ToUpstream(json.dumps(message).encode(), False, 1, "tools/call", params)])
         (answer,) = await receiver.answers(1)
         assert answer["id"] == 1
         assert "this client answers no requests" in json.dumps(answer)
@@ -172,8 +176,8 @@ async def test_a_shared_child_has_nobody_who_could_answer_its_questions() -> Non
 async def test_all_conversations_hear_of_the_end_of_a_shared_child() -> None:
     async with shared_echo() as shared:
         receivers = [Recorder(), Recorder()]
-        links = [shared.link(receiver) for receiver in receivers]
-        links[0].send([call(shared.mint(), "exit", code=3)])
+        links = [shared.link(receiver, "one") for receiver in receivers]
+        links[0].send([call(mint(), "exit", code=3)])
         for receiver in receivers:
             await receiver.until(lambda receiver=receiver: receiver.why_gone is not None)  # type: ignore[misc]
         assert shared.ended
@@ -191,3 +195,15 @@ async def test_a_child_that_does_not_read_fails_requests_rather_than_filling_the
         assert link.crowded
     finally:
         await link.close()
+
+
+async def test_what_names_no_request_is_nobodys_once_there_were_two_callers() -> None:
+    async with shared_echo() as shared:
+        one, other = Recorder(), Recorder()
+        shared.link(one, "one").send([call(mint(), "change_tools")])
+        await one.until(lambda: any("result" in message for message in one.messages))
+        before = len(one.messages)
+        shared.link(other, "other").send([call(mint(), "change_tools")])
+        await other.until(lambda: any("result" in message for message in other.messages))
+        assert [message for message in other.messages if "method" in message] == []
+        assert len(one.messages) == before

@@ -555,13 +555,12 @@ async def test_a_session_id_that_may_not_be_sent_fails_the_handshake(session: st
 # ---- event streams that end early
 
 
-async def test_a_legacy_stream_with_ids_may_be_resumed_and_a_modern_one_not() -> None:
+async def test_a_stream_with_ids_may_be_resumed_in_a_session_and_nowhere_else() -> None:
     cut = STREAM + chunk(b"id: a\ndata:\n\n") + b"0\r\n\r\n"
-    for modern, expected in (
-        (False, ("ended", 1)),
-        (True, ("failed", 1, "the server ended its event stream without the answer")),
-    ):
+    failed = ("failed", 1, "the server ended its event stream without the answer")
+    for modern, session, expected in ((False, b"s1", ("ended", 1)), (False, None, failed), (True, b"s1", failed)):
         async with RawServer(always(cut)) as server, talk(server.url, version="2025-11-25") as it:
+            it.link.begun(session)
             it.ask(1, "tools/list", modern=modern)
             assert [(await it.told.next())[0] for _ in range(2)] == ["opened", "messages"]
             assert await it.told.next() == expected
