@@ -70,6 +70,16 @@ def describe(policy: Policy) -> str:
     return f"{mode}, {unlisted} unlisted tools, revision {policy.revision[:12]}"
 
 
+def warning_of_sessions(path: str, policy: Policy) -> str | None:
+    """What is to be known of a policy's limits where clients open sessions at will, as over HTTP."""
+    if not policy.counts_by_session:
+        return None
+    return (
+        f"policy `{path}` has limits per session, and clients over HTTP begin a session whenever they like: write "
+        "`per: principal`, `tool` or `global` for a budget that they cannot renew"
+    )
+
+
 def warnings(path: str, what: str = "policy") -> list[str]:
     """What an attacker on this machine could change: the policy or its directory is writable by others."""
     found: list[str] = []

@@ -150,3 +150,13 @@ def test_a_policy_that_others_may_write_is_warned_about(path: Path) -> None:
     path.chmod(0o600)
     path.parent.chmod(0o700)
     assert policy_file.warnings(str(path)) == []
+
+
+@pytest.mark.parametrize(("per", "warned"), [("", True), (", per: session", True), (", per: principal", False)])
+def test_limits_that_every_session_has_anew_are_worth_a_word(tmp_path: Path, per: str, warned: bool) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"tools: {{echo: {{rules: [{{rate_limit: {{max: 2, window: hour{per}}}}}]}}}}\n")
+    warning = policy_file.warning_of_sessions("p.yaml", policy_file.read(str(path)))
+    assert (warning is not None) == warned
+    if warning is not None:
+        assert warning.startswith("policy `p.yaml` has limits per session, and clients over HTTP begin a session")

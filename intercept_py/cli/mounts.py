@@ -91,6 +91,8 @@ class _Maker:
             self._observers.watch(name, policy, self._url, self._gateway.state_prefix, counters),
         )
         log("info", f"policy `{server.policy.target}` is {policy_file.describe(policy)}")
+        if (warning := policy_file.warning_of_sessions(server.policy.target, policy)) is not None:
+            log("warn", warning)
         http = msgspec.structs.replace(
             _http(self._gateway), max_sessions=_most_sessions(server), session_idle=server.session_idle
         )

@@ -77,6 +77,8 @@ async def _serve(
     if listener is None:
         mount = Mount(server, policy, watch, counters, audit, upstream, log, settings)
         return await _relay(mount, options.max_message_bytes, log)
+    if (warning := policy_file.warning_of_sessions(options.config, policy)) is not None:
+        log("warn", warning)
     observers = site.Observers(log)
     observer = observers.watch(server, policy, state_url(options.state, policy), options.state_prefix, counters)
     mount = Mount(server, policy, watch, counters, audit, upstream, log, settings, door, observer)

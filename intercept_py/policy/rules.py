@@ -176,6 +176,12 @@ class Policy(msgspec.Struct, frozen=True):
         return any(rule.rate_limit is not None or rule.counter is not None or rule.checks for rule in rules)
 
     @property
+    def counts_by_session(self) -> bool:
+        """Whether a limit is one of each session, so that another session is another budget."""
+        rules = [rule for entry in self.entries for rule in entry.rules]
+        return any(rule.rate_limit is not None and "session" in rule.rate_limit.per for rule in rules)
+
+    @property
     def counts_beyond_session(self) -> bool:
         """Whether a budget is shared by sessions, so that it must be kept when this one ends."""
         rules = [rule for entry in self.entries for rule in entry.rules]
