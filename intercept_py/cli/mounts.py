@@ -55,7 +55,7 @@ async def serve(
     except BaseException:
         listener.close()
         raise
-    log("info", f"gateway `{gateway.source}`: {len(served)} servers; audit file `{audit.path}`")
+    log("info", f"gateway `{gateway.source}`: servers: {len(served)}; audit file `{audit.path}`")
     await site.serve(served, listener, _http(gateway), observers, log)
     return OK
 

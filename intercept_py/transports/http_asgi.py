@@ -29,6 +29,7 @@ class Handler(Protocol[IntakeT]):
     settings: Settings
 
     def admit(self, method: str, path: str, fields: list[Field], address: str) -> IntakeT | Answer: ...
+    async def settled(self, intake: IntakeT) -> IntakeT | Answer: ...
     def take(self, intake: IntakeT, body: bytes, reply: Reply) -> None: ...
     async def close(self) -> None: ...
 
@@ -62,6 +63,8 @@ class AsgiApp:
         client = scope.get("client")
         fields = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         intake = self.handler.admit(scope["method"], path, fields, client[0] if client else "")
+        if not isinstance(intake, Answer) and not intake.known:
+            intake = await self.handler.settled(intake)
         reply = _AsgiReply()
         if isinstance(intake, Answer):
             reply.whole(intake)

@@ -4,70 +4,36 @@ It exists because a call through a general ASGI server costs several times as mu
 task, timer or lock for a request: the parser calls back, the app answers when it can, and `http_service` looks at the
 deadlines of all connections once a second. Left out on purpose: TLS, upgrades, HTTP/2.
 
-Below: `http_reader`. Above: `http_service`.
+Below: `http_host`, `http_reader`. Above: `http_service`.
 """
 
 from __future__ import annotations
 
-__all__ = ["Connection", "Handler", "Host"]
+__all__ = ["Connection"]
 
 import asyncio
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httptools
 
-from intercept_py.transports.http_gateway import Settings
-from intercept_py.transports.http_messages import JSON, Answer, Field, Fields, Reply, nobody, problem, too_slow
+from intercept_py.transports.http_host import Host
+from intercept_py.transports.http_messages import JSON, Answer, Field, Fields, nobody, problem, too_slow
 from intercept_py.transports.http_reader import Request, RequestReader, encode_fields
 
 _LINGER: Final = 2.0
 """Seconds in which a client that still sends may read why it is refused, before the connection closes."""
 _STALLED: Final = 60.0
 """Seconds that a client may leave an answer unread."""
+_LARGE: Final = 1024 * 1024
+"""Bytes written at once that are looked at together with what others have not read."""
 _NEVER: Final = float("inf")
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """After two minutes of silence from a machine that is gone, its connections end."""
 _STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _JSON_LINES: Final = encode_fields(JSON)
-
-
-class Handler(Protocol):
-    """What answers requests, see `http_server.App`. An intake is its own business."""
-
-    @property
-    def settings(self) -> Settings:
-        """The bounds of bodies."""
-
-    def admit(self, method: str, path: str, fields: list[Field], address: str) -> Any:
-        """Look at a head: an intake, or the answer that refuses it."""
-
-    def take(self, intake: Any, body: bytes, reply: Reply) -> None:
-        """Answer the request, now or later."""
-
-
-class Host(Protocol):
-    """What a connection needs from who runs it, see `http_service.Service`. Times are in seconds by one clock."""
-
-    connections: set[Connection]
-    ending: bool
-    patience: float
-    idle: float
-    now: float
-    date: bytes
-
-    @property
-    def app(self) -> Handler:
-        """What answers."""
-
-    @property
-    def full(self) -> bool:
-        """Whether there are too many connections."""
-
-    def failed(self, exc: Exception) -> None:
-        """A bug of ours has shown."""
 
 
 class _ConnectionReply:
@@ -85,9 +51,11 @@ class _ConnectionReply:
         return 0 if self._connection is None else self._connection.transport.get_write_buffer_size()
 
     def whole(self, answer: Answer) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is not None:
-            connection.transport.write(connection.encode(answer, self._request))
+            data = connection.encode(answer, self._request)
+            self._connection = None  # not before: where that fails, another answer can still be given
+            connection.write(data)
             connection.done(self._request.close or answer.close)
 
     def begin(self, fields: Fields) -> None:
@@ -97,7 +65,7 @@ class _ConnectionReply:
     def part(self, data: bytes) -> None:
         if self._connection is not None:
             chunk = data if self._request.is_old else b"%x\r\n%b\r\n" % (len(data), data)
-            self._connection.transport.write(chunk)
+            self._connection.write(chunk)
 
     def end(self) -> None:
         connection, self._connection = self._connection, None
@@ -128,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._reply: _ConnectionReply | None = None  # that is not complete
         self._awaited: tuple[Request | None, bool] = (None, True)  # what the deadline is for: a request, its head
+        self._doubtful: Request | None = None  # nobody knows yet who sends it: its body is not read
         self._pumping = False
         self._stalled = False  # the client does not read
         self._deaf = False  # what comes in is thrown away, the connection is about to close
@@ -154,6 +123,7 @@ class Connection(asyncio.Protocol):
         """The client is gone."""
         self._host.connections.discard(self)
         self._deaf = True
+        self._doubtful = None
         self._reader.ready.clear()
         reply, self._reply = self._reply, None
         if reply is not None:
@@ -173,6 +143,22 @@ class Connection(asyncio.Protocol):
             self._pump()
         elif self._reply is None and self._awaited != (reader.request, reader.in_head):
             self._wait()
+        if reader.request is not None:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Nobody unknown makes us keep more of a body than what came together with its head."""
+        request = self._reader.doubtful()
+        if request is not None and self._doubtful is None and not self._deaf:
+            self._doubtful = request
+            self._read_or_not()
+            self._host.app.identify(request.intake, self._told)
+
+    def _told(self, intake: Any) -> None:
+        request, self._doubtful = self._doubtful, None
+        if request is not None and not self._deaf:
+            self._reader.settle(request, intake)
+            self._pump()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it may do so for some time."""
@@ -213,12 +199,26 @@ class Connection(asyncio.Protocol):
             self._turn_away(reader.refusal)
             return
         self._wait()
-        # Requests behind one that is not answered wait in the kernel; without any, a client that goes away is noticed.
-        if self.transport.is_reading() == bool(reader.ready):
-            if reader.ready:
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        """Requests behind one that is not answered wait in the kernel; without any, clients that leave are noticed."""
+        wait = bool(self._reader.ready) or self._doubtful is not None
+        if self.transport.is_reading() == wait:
+            if wait:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send something of an answer."""
+        self.transport.write(data)
+        if len(data) > _LARGE:
+            self._host.weigh()
+
+    def unread_for(self) -> float:
+        """Seconds for which the client has left an answer unread; 1 at least."""
+        return 1 + (self._host.now - self.deadline + _STALLED if self._stalled else 0)
 
     def encode(self, answer: Answer, request: Request) -> bytes:
         """The bytes of a whole answer."""

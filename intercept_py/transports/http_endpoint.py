@@ -15,7 +15,7 @@ from intercept_py.model import Caller
 from intercept_py.observing import ARRIVAL
 from intercept_py.transports.http_exchange import Exchange
 from intercept_py.transports.http_fronts import HttpSession, OnePost
-from intercept_py.transports.http_gateway import Gateway, Settings
+from intercept_py.transports.http_gateway import Challenge, Gateway, Settings
 from intercept_py.transports.http_guard import Head
 from intercept_py.transports.http_ladder import Post, read_post
 from intercept_py.transports.http_messages import Answer, Reply, empty, json_answer, problem
@@ -42,6 +42,7 @@ class Endpoint:
         self.sessions = Sessions(gateway, settings, run, clock)
         self._run = run
         self._waiting: set[Exchange] = set()  # that are not over
+        self._doubted: set[Exchange] = set()  # of which somebody finds out whether their clients may go on listening
 
     def take(self, head: Head, caller: Caller, body: bytes, reply: Reply) -> None:
         """Answer a request, sooner or later."""
@@ -63,7 +64,8 @@ class Endpoint:
         if isinstance(post, Answer):
             return post
         exchange = Exchange(reply, self._waiting, modern=post.modern, request=post.request)
-        exchange.endless = post.method == "subscriptions/listen"
+        if post.method == "subscriptions/listen":
+            exchange.endless = head.authorization, head.address
         arrival = ARRIVAL.set(head.arrival)
         try:
             return self._converse(head, caller, body, post, exchange)
@@ -102,7 +104,7 @@ class Endpoint:
         if isinstance(session, Answer):
             return session
         exchange = Exchange(reply, self._waiting)
-        exchange.endless = True
+        exchange.endless = head.authorization, head.address
         if not session.listen(exchange, head.last_event_id):
             return problem(409, "this session has too many open streams")
         if not exchange.over:
@@ -128,14 +130,33 @@ class Endpoint:
         return problem(400, _NO_SESSION) if self.gateway.needs_session else empty(405, _MODERN_METHODS)
 
     def still_here(self) -> None:
-        """Call this every few seconds, see `Exchange.still_here`."""
+        """Call this every few seconds, see `Exchange.still_here`. Who may not listen any more is not told any more."""
         for exchange in list(self._waiting):
+            if exchange.endless is not None:
+                self._look_again(exchange, *exchange.endless)
             exchange.still_here()
+
+    def _look_again(self, exchange: Exchange, authorization: str | None, address: str) -> None:
+        caller = self.gateway.recognise(authorization, address)
+        if isinstance(caller, Challenge):
+            exchange.withdraw()
+        elif caller is None and exchange not in self._doubted:
+            self._doubted.add(exchange)
+            self._run(self._find_out(exchange, authorization, address))
+
+    async def _find_out(self, exchange: Exchange, authorization: str | None, address: str) -> None:
+        caller: Caller | Challenge | None = None
+        try:
+            caller = await self.gateway.authenticate(authorization, address)
+        finally:
+            self._doubted.discard(exchange)
+            if not isinstance(caller, Caller):
+                exchange.withdraw()
 
     def quieten(self) -> None:
         """End the streams on which clients only listen."""
         for exchange in list(self._waiting):
-            if exchange.endless:
+            if exchange.endless is not None:
                 exchange.withdraw()
 
     def close(self) -> None:

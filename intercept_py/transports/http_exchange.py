@@ -55,8 +55,9 @@ def is_error(message: bytes) -> bool:
 
 class Exchange:
     """See the module. `modern`: its era. `request`: the id of the request; `stream`: the name of a GET stream, if it is
-    one. `endless`: its client only listens. `over`: nothing more can be sent, and everything that is sent
-    nonetheless is dropped; it is then taken from the set `waiting`.
+    one. `endless`: its client only listens, and this is the `Authorization` and the address by which it may. `over`:
+    nothing more can be sent, and everything that is sent nonetheless is dropped; it is then taken from the set
+    `waiting`.
     """
 
     __slots__ = (
@@ -78,7 +79,7 @@ class Exchange:
     ) -> None:
         self.request = request
         self.stream = 0
-        self.endless = False
+        self.endless: tuple[str | None, str] | None = None
         self.over = False
         self.streaming = False
         self._waiting = waiting

@@ -10,6 +10,7 @@ __all__ = ["HttpSession", "OnePost"]
 import secrets
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from intercept_py.model import Caller, RequestId
@@ -23,10 +24,16 @@ _MOST_HELD_BYTES: Final = 1024 * 1024
 """Of what a server says while its client listens nowhere."""
 _MOST_STREAMS: Final = 16
 """GET streams of one session: one to listen on, and those that are resumed."""
+_FAILURES: Final = frozenset(status.value for status in HTTPStatus if status >= 400)
 
 
 def _status_answer(status: int, body: bytes) -> Answer:
-    """What the server answered with, for the client: its status, and a JSON-RPC error if it had one."""
+    """What the server answered with, for the client: its status, and a JSON-RPC error if it had one.
+
+    Statuses that nobody has registered (520, 499), and those of an answer that should have had more, are a bad gateway.
+    """
+    if status not in _FAILURES:
+        status = 502
     if not body:
         return empty(status, (b"allow", b"POST")) if status == 405 else empty(status)
     return Answer(status, body, JSON)

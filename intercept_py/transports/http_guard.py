@@ -7,11 +7,11 @@ from __future__ import annotations
 
 __all__ = ["Guard", "Head", "is_loopback", "is_plain", "names_loopback"]
 
+import re
 from collections.abc import Iterable
 from email.message import Message
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +28,9 @@ _ONCE: Final = frozenset(
 _LISTS: Final = frozenset({b"accept", b"tracestate"})
 _UTF_8: Final = (None, "utf-8", "us-ascii")
 """Character sets that a content type may name."""
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._~-]{1,253}))(?::([0-9]{0,5}))?")
+"""`Host` (RFC 9110, 7.2): an address of IPv6, or a name or an address; a port. No user, path, query or fragment."""
+_SITE: Final = re.compile(r"(?:https?:)?//(.*)", re.IGNORECASE)
 _MOST_KEPT: Final = 64
 _LONGEST_ID: Final = 1024
 
@@ -105,6 +108,8 @@ class Guard:
             origin = (b"origin", found[b"origin"])
             if origin not in self._known and not self._keep(origin, self._may_come_from(origin[1])):
                 return problem(403, "web pages of this origin may not call this server")
+        if len(found.get(b"last-event-id", b"")) > _LONGEST_ID:
+            return problem(400, "the last-event-id header is too long")
         if method != "POST":
             return None
         kind = (b"content-type", found.get(b"content-type", b""))
@@ -112,8 +117,6 @@ class Guard:
             return problem(415, "send the body as application/json in UTF-8")
         if found.get(b"content-encoding", b"identity").lower() != b"identity":
             return problem(415, "send the body without a content encoding")
-        if len(found.get(b"last-event-id", b"")) > _LONGEST_ID:
-            return problem(400, "the last-event-id header is too long")
         return None
 
     def _keep(self, pair: Field, good: bool) -> bool:
@@ -122,14 +125,14 @@ class Guard:
         return good
 
     def _may_be_named(self, host: bytes) -> bool:
-        name = _host_of(f"//{host.decode('latin-1')}")
+        name = _host_of(host.decode("latin-1"))
         if self._local and is_loopback(name):
             return True
         return name in self._hosts if self._local or self._hosts else bool(name)
 
     def _may_come_from(self, origin: bytes) -> bool:
         text = origin.decode("latin-1")
-        return text.lower() in self._origins or (self._local and names_loopback(text))
+        return text.lower() in self._origins or (self._local and text[:4].lower() == "http" and names_loopback(text))
 
     def _accept(self, accept: bytes) -> tuple[bool, bool]:
         """Whether the client takes JSON, and event streams (RFC 9110, 12.5.1; weights are not looked at)."""
@@ -155,8 +158,9 @@ def is_loopback(host: str) -> bool:
 
 
 def names_loopback(url: str) -> bool:
-    """Whether the host of a URL is this machine. A `Host` field is one behind `//`."""
-    return is_loopback(_host_of(url))
+    """Whether `http://HOST[:PORT]`, or https, names this machine. A `Host` field is one behind `//`."""
+    site = _SITE.fullmatch(url)
+    return site is not None and is_loopback(_host_of(site[1]))
 
 
 def is_plain(content_type: str, *, required: bool) -> bool:
@@ -168,11 +172,18 @@ def is_plain(content_type: str, *, required: bool) -> bool:
     return fields.get_content_charset() in _UTF_8
 
 
-def _host_of(url: str) -> str:
+def _host_of(authority: str) -> str:
+    """The host in `HOST[:PORT]`, in lower case and without brackets; empty where it is anything else."""
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or int(found[3] or 0) > 65535:
+        return ""
+    if found[1] is None:
+        return found[2].lower()
     try:
-        return urlsplit(url).hostname or ""
+        IPv6Address(found[1])
     except ValueError:
         return ""
+    return found[1].lower()
 
 
 def _text(value: bytes | None) -> str | None:

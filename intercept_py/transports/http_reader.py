@@ -6,11 +6,11 @@ request smuggling). Below: `http_messages`. Above: `http_connection`.
 
 from __future__ import annotations
 
-__all__ = ["Request", "RequestReader", "encode_fields"]
+__all__ = ["Intake", "Request", "RequestReader", "encode_fields"]
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
 
@@ -26,6 +26,14 @@ _FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding"}
 _UNREADABLE: Final = problem(400, "this is no HTTP/1.1 request that every parser would read alike")
 _HEAD_TOO_LONG: Final = problem(431, f"the head of the request is longer than {_MAX_HEAD} bytes")
 _TOO_MANY_FIELDS: Final = problem(431, f"the request has more than {_MAX_FIELDS} header fields")
+
+
+class Intake(Protocol):
+    """What a handler makes of a head that may pass."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who calls; else the body is not wanted yet."""
 
 
 class Request:
@@ -44,7 +52,7 @@ class Request:
         self.framing: dict[bytes, bytes] = {}
         self.body: list[bytes] = []
         self.size = 0
-        self.intake: Any = None
+        self.intake: Any = None  # an `Intake` or an `Answer`, once there is a head
         self.is_old = False
         self.close = False
 
@@ -88,6 +96,21 @@ class RequestReader:
         if self.refusal is None:
             self.refusal = answer
             self.request = None
+
+    def doubtful(self) -> Request | None:
+        """The request whose body has begun to come though nobody knows who calls: read no more, and `settle` it."""
+        request = self.request
+        if request is None or self.in_head or isinstance(request.intake, Answer) or request.intake.known:
+            return None
+        return request
+
+    def settle(self, request: Request, intake: Intake | Answer) -> None:
+        """Who sends the request that was doubtful is known, or it is refused."""
+        if self.request is request:
+            request.intake = intake
+            if isinstance(intake, Answer):
+                request.body.clear()
+            self._expect_body(request)
 
     def _parse(self, data: bytes) -> bytes:
         """Parse; what is left is to be parsed anew."""
@@ -169,7 +192,7 @@ class RequestReader:
         elif not self._parser.should_upgrade():  # else it comes back without that wish
             path = request.url.partition(b"?")[0].decode("latin-1")
             request.intake = self._admit(request.method.decode("ascii"), path, request.fields)
-            if request.framing:
+            if request.framing and (isinstance(request.intake, Answer) or request.intake.known):
                 self._expect_body(request)
 
     def _expect_body(self, request: Request) -> None:

@@ -37,6 +37,11 @@ class Intake(msgspec.Struct, frozen=True):
     target: Endpoint | Page | Document
     caller: Caller | None
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known who calls."""
+        return self.caller is not None
+
 
 class App:
     """See the module. `mounts` are servers by the path of their endpoint, `documents` other things to read by theirs.
@@ -110,32 +115,61 @@ class App:
         """Answer a request whose body has arrived, sooner or later."""
         if self._timer is None:
             self._beat()
-        if intake.caller is None:
-            self._run(self._identify(intake, body, reply))
-        else:
-            self._take(intake, intake.caller, body, reply)
+        caller: Caller | Challenge | None = intake.caller
+        try:
+            if caller is not None and isinstance(intake.target, Endpoint):
+                # The body took its time, or requests before this one did: a token may have been revoked meanwhile.
+                caller = intake.gateway.recognise(intake.head.authorization, intake.head.address)
+            if isinstance(caller, Challenge):
+                reply.whole(_challenge(caller))
+            elif caller is None:
+                self._run(self._identify(intake, body, reply))
+            else:
+                self._take(intake, caller, body, reply)
+        except Exception as exc:  # a bug of ours must not take the other requests with it
+            reply.whole(self._failed(exc))
+
+    def identify(self, intake: Intake, told: Callable[[Intake | Answer], None]) -> None:
+        """Tell, later, what `settled` says."""
+
+        async def tell() -> None:
+            told(await self.settled(intake))
+
+        self._run(tell())
+
+    async def settled(self, intake: Intake) -> Intake | Answer:
+        """What may go on, or its refusal: for an intake that is not `known`, before its body is read."""
+        head = intake.head
+        try:
+            caller = await intake.gateway.authenticate(head.authorization, head.address)
+        except Exception as exc:
+            return self._failed(exc)
+        return _challenge(caller) if isinstance(caller, Challenge) else msgspec.structs.replace(intake, caller=caller)
 
     async def _identify(self, intake: Intake, body: bytes, reply: Reply) -> None:
         lost: list[bool] = []
         reply.lost = lambda: lost.append(True)
-        caller = await intake.gateway.authenticate(intake.head.authorization, intake.head.address)
-        if isinstance(caller, Challenge):
-            reply.whole(_challenge(caller))
-        elif not lost:
-            self._take(intake, caller, body, reply)
+        settled = await self.settled(intake)
+        if isinstance(settled, Answer):
+            reply.whole(settled)
+        elif not lost and settled.caller is not None:
+            try:
+                self._take(settled, settled.caller, body, reply)
+            except Exception as exc:
+                reply.whole(self._failed(exc))
 
     def _take(self, intake: Intake, caller: Caller, body: bytes, reply: Reply) -> None:
         target = intake.target
-        try:
-            if isinstance(target, Endpoint):
-                target.take(intake.head, caller, body, reply)
-            elif isinstance(target, Document):
-                self._run(_read(target, reply))
-            else:
-                reply.whole(target())
-        except Exception as exc:  # a bug of ours must not take the other requests with it
-            self._log("error", f"an HTTP request could not be handled ({type(exc).__name__})")
-            reply.whole(problem(500, "the proxy failed to handle this request", code=INTERNAL_ERROR))
+        if isinstance(target, Endpoint):
+            target.take(intake.head, caller, body, reply)
+        elif isinstance(target, Document):
+            self._run(_read(target, reply))
+        else:
+            reply.whole(target())
+
+    def _failed(self, exc: Exception) -> Answer:
+        self._log("error", f"an HTTP request could not be handled ({type(exc).__name__})")
+        return problem(500, "the proxy failed to handle this request", code=INTERNAL_ERROR)
 
     def _readiness(self) -> Answer:
         reasons = {path: gateway.why_not_ready() for path, gateway in self._mounts.items()}

@@ -5,7 +5,7 @@ Below: `http_connection`, `http_server`. Above: `cli`.
 
 from __future__ import annotations
 
-__all__ = ["MAX_CONNECTIONS", "bind", "new_event_loop", "serving"]
+__all__ = ["MAX_BACKLOG", "MAX_CONNECTIONS", "bind", "new_event_loop", "serving"]
 
 import asyncio
 import socket
@@ -24,6 +24,8 @@ from intercept_py.transports.http_server import App
 MAX_CONNECTIONS: Final = 4096
 _BACKLOG: Final = 1024
 _TICK: Final = 1.0
+MAX_BACKLOG: Final = 256 * 1024 * 1024
+"""Bytes that all clients together may leave unread."""
 
 
 def bind(host: str, port: int, *, authenticated: bool) -> socket.socket:
@@ -64,7 +66,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class Service:
     """All connections of a server, see `http_connection.Host`."""
 
-    def __init__(self, app: App, log: Log, patience: float, idle: float, max_connections: int) -> None:
+    def __init__(
+        self, app: App, log: Log, patience: float, idle: float, max_connections: int, max_backlog: int
+    ) -> None:
         self.app = app
         self.connections: set[Connection] = set()
         self.ending = False
@@ -74,6 +78,7 @@ class Service:
         self.date = b""
         self._log = log
         self._max_connections = max_connections
+        self._max_backlog = max_backlog
         self._loop = asyncio.get_running_loop()
         self._emptied = asyncio.Event()
         self._look()
@@ -87,12 +92,28 @@ class Service:
         """Tell of a bug of ours."""
         self._log("error", f"an HTTP request could not be read ({type(exc).__name__})")
 
+    def weigh(self) -> None:
+        """Cut off those who leave most unread, for longest, while all of them together leave too much."""
+        backlogs = {each: size for each in self.connections if (size := each.transport.get_write_buffer_size())}
+        total = sum(backlogs.values())
+        if total <= self._max_backlog:
+            return
+        cut = 0
+        for connection in sorted(backlogs, key=lambda each: -backlogs[each] * each.unread_for()):
+            connection.transport.abort()
+            cut += 1
+            total -= backlogs[connection]
+            if total <= self._max_backlog:
+                break
+        self._log("warn", f"{cut} HTTP clients that left answers unread were cut off: they were too large together")
+
     def _look(self) -> None:
-        """Once a second: the date, and who has run out of time."""
+        """Once a second: the date, who has run out of time, and what nobody reads."""
         self.now = self._loop.time()
         self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
         for connection in [each for each in self.connections if each.deadline <= self.now]:
             connection.expired()
+        self.weigh()
         self._timer = self._loop.call_later(min(_TICK, self.patience / 2), self._look)
 
     async def end(self, grace: float) -> None:
@@ -123,12 +144,14 @@ async def serving(
     idle: float = 75.0,
     grace: float = 10.0,
     max_connections: int = MAX_CONNECTIONS,
+    max_backlog: int = MAX_BACKLOG,
 ) -> AsyncIterator[None]:
     """Serve on a socket that listens until the context is left; then requests at hand have `grace` seconds to end.
 
-    `patience`: seconds that the head of a request may take; `idle`: that a connection may be without one.
+    `patience`: seconds that the head of a request may take; `idle`: that a connection may be without one;
+    `max_backlog`: bytes of answers that all clients together may leave unread.
     """
-    service = Service(app, log, patience, idle, max_connections)
+    service = Service(app, log, patience, idle, max_connections, max_backlog)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(service), sock=listener)
     try:

@@ -128,7 +128,7 @@ class Scripted:
         self._news = asyncio.Event()
 
     def connect(
-        self, session: bool, version: str | None, known: Catalogue
+        self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         def link(receiver: Receiver) -> Link:
             made = Link(self, receiver)
@@ -180,9 +180,20 @@ class Scripted:
 
 
 class Guarded(Mount):
-    """A mount whose callers say who they are: `Bearer NAME`, told at once; `Bearer slow NAME`, after a while."""
+    """A mount whose callers say who they are: `Bearer NAME`, told at once; `Bearer slow NAME`, after a while.
+
+    Nobody finds out who is slow before the `door` is open; `asked` is set when somebody begins to. `Bearer slow bug`
+    raises. `revoked`: names that are not good any more.
+    """
 
     guarded = False
+    revoked: frozenset[str] = frozenset()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.door = asyncio.Event()
+        self.door.set()
+        self.asked = asyncio.Event()
 
     def recognise(self, authorization: str | None, address: str) -> Caller | Challenge | None:
         if not self.guarded:
@@ -190,13 +201,19 @@ class Guarded(Mount):
         if authorization is None or not authorization.startswith("Bearer "):
             return Challenge(401, 'Bearer realm="mcp"')
         name = authorization.removeprefix("Bearer ")
+        if name in self.revoked:
+            return Challenge(401, 'Bearer error="invalid_token"')
         return None if name.startswith("slow") else Caller(principal=name, address=address)
 
     async def authenticate(self, authorization: str | None, address: str) -> Caller | Challenge:
+        self.asked.set()
+        await self.door.wait()
         await asyncio.sleep(0)
         assert authorization is not None
         name = authorization.removeprefix("Bearer slow ")
-        if name == "mallory":
+        if name == "bug":
+            raise RuntimeError("a bug")
+        if name == "mallory" or name in self.revoked:
             return Challenge(403, 'Bearer error="insufficient_scope"')
         return Caller(principal=name, address=address)
 
@@ -204,8 +221,9 @@ class Guarded(Mount):
 class Front:
     """Where the proxy listens, and what is behind it."""
 
-    def __init__(self, upstream: Scripted, app: App, port: int) -> None:
+    def __init__(self, upstream: Scripted, mount: Guarded, app: App, port: int) -> None:
         self.upstream = upstream
+        self.mount = mount
         self.app = app
         self.port = port
         self.url = f"http://127.0.0.1:{port}/mcp"
@@ -249,11 +267,11 @@ async def front(
         if runner == "ours":
             app = App(mounts, settings, documents or {}, log)
             async with serving(app, listener, log, **bounds):
-                yield Front(upstream, app, port)
+                yield Front(upstream, mount, app, port)
         else:
             app = App(mounts, settings, documents or {}, log)
             async with _uvicorn(AsgiApp(app), runner.removeprefix("uvicorn-"), listener):
-                yield Front(upstream, app, port)
+                yield Front(upstream, mount, app, port)
     finally:
         keeper.cancel()
         await mount.close("the test is over")

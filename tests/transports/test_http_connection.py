@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from intercept_py.transports.http_gateway import Settings
+from intercept_py.transports.http_messages import Answer
 from tests.support.http_front import Front, Link, Scripted, call, front, talk
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +135,32 @@ async def test_who_asks_whether_to_send_is_told(tmp_path: Path) -> None:
         assert statuses(await talk(where.port, HEAD.replace(b"localhost", b"evil") + ask)) == [421]
 
 
+async def test_who_asks_whether_to_send_is_told_once_it_is_known_who_asks(tmp_path: Path) -> None:
+    ask = LENGTH + b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+    async with front(tmp_path, guarded=True) as where:
+        assert statuses(await talk(where.port, HEAD + b"Authorization: Bearer slow mallory\r\n" + ask)) == [403]
+        where.mount.door.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
+        writer.write(HEAD + b"Authorization: Bearer slow alice\r\n" + ask)
+        await where.mount.asked.wait()
+        where.mount.door.set()
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(BODY)
+        assert statuses(await reader.read()) == [200]
+        writer.close()
+
+
+async def test_who_leaves_before_it_is_known_who_it_is_does_no_harm(tmp_path: Path) -> None:
+    async with front(tmp_path, settings=Settings(body_patience=0.2), patience=0.2, guarded=True) as where:
+        where.mount.door.clear()
+        said = HEAD + b"Authorization: Bearer slow alice\r\n" + LENGTH + b"\r\n" + BODY[:9]
+        assert statuses(await talk(where.port, said)) == [408]
+        where.mount.door.set()
+        good = LAST.replace(b"Host", b"Authorization: Bearer slow alice\r\nHost")
+        assert statuses(await talk(where.port, good)) == [200]
+        assert where.upstream.methods() == ["tools/call"]
+
+
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_of_100_mb_is_refused_without_being_kept(tmp_path: Path, declared: bool) -> None:
     async with front(tmp_path) as where:
@@ -207,6 +234,29 @@ async def test_pipelined_requests_are_answered_in_order_and_one_at_a_time(tmp_pa
         heard = await answer
         assert statuses(heard) == [200, 200]
         assert heard.index(b'"first"') < heard.index(b'"id":1')
+
+
+async def test_what_waits_its_turn_is_for_who_may_call_by_then(tmp_path: Path) -> None:
+    upstream = Scripted()
+    async with front(tmp_path, upstream=upstream, guarded=True) as where:
+        token = b"Authorization: Bearer alice\r\nHost"
+        hold = json.dumps(call("hold", "first", modern=True)).encode()
+        first = HEAD.replace(b"echo", b"hold") + b"Content-Length: %d\r\n\r\n" % len(hold) + hold
+        answer = asyncio.ensure_future(talk(where.port, (first + GOOD + LAST).replace(b"Host", token)))
+        await upstream.until(lambda: upstream.methods() == ["tools/call"])
+        where.mount.revoked = frozenset({"alice"})
+        (link,) = upstream.links
+        link.answer(link.told[0].ticket or 0)
+        assert statuses(await answer) == [200, 401, 401]
+        assert upstream.methods() == ["tools/call"]
+
+
+async def test_an_answer_that_cannot_be_sent_is_replaced(tmp_path: Path) -> None:
+    """What fails in making an answer must not leave the client without any."""
+    async with front(tmp_path) as where:
+        where.app._pages["/odd"] = (lambda: Answer(799), True)
+        odd = b"GET /odd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert statuses(await talk(where.port, odd)) == [500]
 
 
 async def _health(where: Front) -> list[int]:

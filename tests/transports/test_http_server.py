@@ -175,11 +175,30 @@ async def test_what_a_modern_request_lacks_is_told(
         ({"Host": "evil.example"}, 421),
         ({"Host": "localhost:1"}, 200),
         ({"Host": "[::1]:1"}, 200),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Host": "localhost:"}, 200),
         ({"Host": "127.0.0.1@evil.example"}, 421),
+        ({"Host": "evil.example@localhost"}, 421),
+        ({"Host": "localhost/evil"}, 421),
+        ({"Host": "localhost?evil"}, 421),
+        ({"Host": "127.0.0.1#evil.example"}, 421),
+        ({"Host": "[::1]evil"}, 421),
+        ({"Host": "[::1"}, 421),
+        ({"Host": "[:::1]"}, 421),
+        ({"Host": "localhost:99999"}, 421),
+        ({"Host": "localhost:-1"}, 421),
+        ({"Host": "proxy.example@localhost"}, 421),
         ({"Host": "proxy.example:99"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://localhost:5000"}, 200),
+        ({"Origin": "https://[::1]"}, 200),
+        ({"Origin": "http://evil.example\\@localhost"}, 403),
+        ({"Origin": "http://evil.example@localhost"}, 403),
+        ({"Origin": "chrome-extension://localhost"}, 403),
+        ({"Origin": "//localhost"}, 403),
+        ({"Origin": "http://localhost/"}, 403),
+        ({"Origin": "http://localhost:99999"}, 403),
         ({"Origin": "https://app.example"}, 200),
         ({"Origin": "https://app.example.evil.example"}, 403),
         ({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}, 200),
@@ -245,6 +264,57 @@ async def test_who_may_not_call_gets_the_challenge_and_no_hint(tmp_path: Path, r
         for name in ("alice", "slow alice"):
             answer = await post(where, ECHO, modern_headers(ECHO), Authorization=f"Bearer {name}")
             assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("name", "status"), [("mallory", 403), ("alice", 200), ("bug", 500)])
+async def test_a_body_is_not_read_before_it_is_known_who_sends_it(
+    tmp_path: Path, runner: str, name: str, status: int
+) -> None:
+    size = 32 * 1024 * 1024  # more than the kernel keeps for a connection
+    async with front(tmp_path, runner, settings=Settings(body_limit=2 * size), guarded=True) as where:
+        where.mount.door.clear()
+        told = {**modern_headers(ECHO), "Authorization": f"Bearer slow {name}", "Content-Length": str(size)}
+        head = "".join(f"{key}: {value}\r\n" for key, value in told.items())
+        reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
+        writer.write(f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n".encode())
+        await asyncio.wait_for(where.mount.asked.wait(), 20)
+        writer.write(json.dumps(ECHO).encode().ljust(size))
+        before = -1
+        while before != (left := writer.transport.get_write_buffer_size()):
+            before = left
+            await asyncio.sleep(0.2)
+        assert left > size / 2
+        where.mount.door.set()
+        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 %d " % status)
+        writer.close()
+
+
+async def test_a_bug_in_finding_out_who_calls_is_answered(tmp_path: Path, runner: str) -> None:
+    async with front(tmp_path, runner, guarded=True) as where:
+        answer = await post(where, ECHO, modern_headers(ECHO), Authorization="Bearer slow bug")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, -32603)
+        assert where.upstream.links == []
+
+
+@pytest.mark.parametrize("slow", ["", "slow "])
+async def test_who_is_revoked_does_not_listen_any_longer(tmp_path: Path, runner: str, slow: str) -> None:
+    async with front(tmp_path, runner, settings=Settings(heartbeat=0.05), guarded=True) as where:
+        where.upstream.tools["hold"] = lambda link, one: None
+        authorization = {"Authorization": f"Bearer {slow}alice"}
+        headers = await begin(where, **authorization)
+        subscribe = message("subscriptions/listen", 5, modern=True, notifications={})
+        where.upstream._do = lambda link, one: link.receiver.opened(one.ticket or 0)  # type: ignore[method-assign]
+        async with (
+            listening(where, headers) as stream,
+            streamed(where, subscribe, {**modern_headers(subscribe), **authorization}) as subscription,
+        ):
+            for answer in (stream, subscription):
+                assert answer.status_code == 200
+            where.mount.revoked = frozenset({"alice"})
+            for answer in (stream, subscription):
+                assert b"data:" not in await answer.aread()
+        await where.upstream.until(lambda: not where.upstream.links[0].listening)
+        await where.upstream.until(lambda: "notifications/cancelled" in where.upstream.methods())
 
 
 async def test_a_session_belongs_to_who_opened_it(tmp_path: Path, runner: str) -> None:
@@ -509,6 +579,31 @@ async def test_a_status_of_the_servers_is_passed_on(tmp_path: Path, runner: str)
         assert (lost.status_code, lost.json()) == (404, {"error": 1})
         lost = await post(where, call("lost", modern=True))
         assert (lost.status_code, lost.json()) == (404, {"error": 1})
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(404, 404), (503, 503), (520, 502), (499, 502), (599, 502), (430, 502), (101, 502), (302, 502)]
+)
+async def test_a_status_that_nobody_knows_is_a_bad_gateway(tmp_path: Path, runner: str, status: int, told: int) -> None:
+    upstream = Scripted(one_stream=False)
+    upstream.on_listen = lambda link, stream: link.receiver.status(stream, status, b"")
+    upstream.tools["odd"] = lambda link, one: link.receiver.status(one.ticket or 0, status, b'{"error":1}')
+    async with front(tmp_path, runner, upstream) as where:
+        headers = await begin(where)
+        async with listening(where, headers) as answer:
+            assert answer.status_code == told
+        assert (await post(where, call("odd"), headers)).status_code == told
+        odd = await post(where, call("odd", modern=True))
+        assert (odd.status_code, odd.json()) == (told, {"error": 1})
+
+
+async def test_a_place_to_resume_from_is_bounded(tmp_path: Path, runner: str) -> None:
+    async with front(tmp_path, runner) as where:
+        headers = await begin(where)
+        async with listening(where, headers, **{"Last-Event-ID": "x" * 1025}) as answer:
+            assert answer.status_code == 400
+        async with listening(where, headers, **{"Last-Event-ID": "x" * 1024}) as answer:
+            assert answer.status_code == 200
 
 
 async def test_a_session_has_a_bounded_number_of_streams(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from intercept_py.errors import InterceptError
 from intercept_py.transports.http_service import bind, new_event_loop
-from tests.support.http_front import JSON, call, front, message
-from tests.transports.test_http_connection import FIELDS, statuses
+from intercept_py.wire.commands import ToUpstream
+from tests.support.http_front import JSON, Link, Scripted, call, front, message, talk
+from tests.transports.test_http_connection import FIELDS, GOOD, LAST, statuses
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +92,43 @@ async def test_nothing_is_begun_after_the_end_has_begun(tmp_path: Path) -> None:
         link.answer(link.told[0].ticket or 0)
         assert statuses(await reader.read()) == [200, 503]
         writer.close()
+
+
+async def test_what_all_clients_together_leave_unread_is_bounded(tmp_path: Path) -> None:
+    upstream = Scripted()
+    size = 8_000_000
+
+    def large(link: Link, one: ToUpstream) -> None:
+        link.answer(one.ticket or 0, {"content": [{"type": "text", "text": "x" * size}]})
+
+    upstream.tools["echo"] = large
+    loop = asyncio.get_running_loop()
+    async with front(tmp_path, upstream=upstream, max_backlog=2 * size) as where:
+        readers = []
+        for number in range(1, 9):
+            reader = socket.socket()
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.setblocking(False)
+            await loop.sock_connect(reader, ("127.0.0.1", where.port))
+            await loop.sock_sendall(reader, GOOD)
+            readers.append(reader)
+            await upstream.until(lambda told=number: len(upstream.methods()) == told)  # type: ignore[misc]
+        heard = await asyncio.gather(*(_all_of(reader, size) for reader in readers))
+        assert sum(heard) < len(readers)
+        assert len(await talk(where.port, LAST)) > size
+
+
+async def _all_of(reader: socket.socket, size: int) -> bool:
+    """Whether so much comes before the connection ends."""
+    heard = 0
+    loop = asyncio.get_running_loop()
+    with reader:
+        while heard < size:
+            try:
+                data = await asyncio.wait_for(loop.sock_recv(reader, 1 << 20), 20)
+            except ConnectionResetError:
+                return False
+            if not data:
+                return False
+            heard += len(data)
+    return True
