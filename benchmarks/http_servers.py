@@ -119,7 +119,7 @@ class Nothing:
     def over(self, conversation: Any) -> None:
         """Nothing was begun."""
 
-    def schema_of(self, name: str) -> JsonObject | None:
+    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
         """See `Gateway`."""
         return None
 

@@ -26,6 +26,7 @@ from intercept_py.identity import Authenticator, Unauthorized
 from intercept_py.log import Log
 from intercept_py.model import Caller, JsonObject, RequestId
 from intercept_py.observing import Observer
+from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.proxy import Group, Session
 from intercept_py.state import State
@@ -225,10 +226,15 @@ class Mount:
         """Whether clients of eras that have sessions must have one to be served."""
         return self._upstream.one_stream
 
-    def schema_of(self, name: str) -> JsonObject | None:
-        """The schema of a tool's arguments, as far as conversations without a session know it."""
+    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
+        """The schema of a tool's arguments, as far as conversations without a session know it.
+
+        None for what is hidden from this caller: nobody shall be able to tell it from what does not exist.
+        """
         tool = self._known.lookup(name)
-        return None if tool is None else tool.schema
+        if tool is None or tool.schema is None or pdp.hidden_from(self._policy, name, caller):
+            return None
+        return tool.schema
 
     def _enforcer(self, caller: Caller) -> Enforcer:
         return Enforcer(

@@ -270,11 +270,14 @@ async def test_a_server_that_does_not_answer_in_time_is_given_up(tmp_path: Path)
 
 async def test_schemas_are_known_once_a_call_needed_them(tmp_path: Path) -> None:
     async with mounted(tmp_path) as mount:
-        assert mount.schema_of("cancel_run") is None
+        assert mount.schema_of("cancel_run", Caller()) is None
         assert text_of(await ask(mount, call("cancel_run", runId="run_1", environment="prod"))).startswith(DENIED)
-        schema = mount.schema_of("cancel_run")
+        schema = mount.schema_of("cancel_run", Caller())
         assert schema is not None
         assert schema["required"] == ["runId"]
+        assert mount.schema_of("delete_project", Caller()) is None
+        assert mount.schema_of("list_runs", Caller(principal="alice")) is not None
+        assert mount.schema_of("list_runs", Caller(principal="bob")) is None
 
 
 async def test_calls_of_a_moment_are_recorded_with_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

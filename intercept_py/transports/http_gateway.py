@@ -46,8 +46,8 @@ class Gateway(Protocol):
     def over(self, conversation: Conversation) -> None:
         """The front has no more use for a conversation without a session, though an answer may still be on its way."""
 
-    def schema_of(self, name: str) -> JsonObject | None:
-        """The inputSchema of a tool, if it is known."""
+    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
+        """The inputSchema of a tool, if it is known and not kept from this caller."""
 
     def why_not_ready(self) -> str | None:
         """Why requests would not be served now; None if nothing is known."""
