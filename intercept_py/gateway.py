@@ -24,18 +24,17 @@ from intercept_py.enforcer import Commits, Enforcer
 from intercept_py.errors import PolicyError
 from intercept_py.identity import Authenticator, Unauthorized
 from intercept_py.log import Log
-from intercept_py.model import Caller, JsonObject, RequestId
+from intercept_py.model import Caller, JsonObject
 from intercept_py.observing import Observer
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
 from intercept_py.proxy import Group, Session
 from intercept_py.state import State
-from intercept_py.transports.conversation import Conversation, Event, Front
+from intercept_py.transports.conversation import NOBODY, Conversation, Front
 from intercept_py.transports.http_gateway import Challenge
 from intercept_py.transports.wakeful import Wakeful
 from intercept_py.upstreams import Upstream
 from intercept_py.wire.catalogue import Catalogue
-from intercept_py.wire.commands import ToClient
 
 _REST = 0.05
 """Seconds after which outcomes are recorded, if no decision's write has taken them along."""
@@ -67,31 +66,6 @@ class _Shared:
         self.caller = caller
         self.enforcer = enforcer
         self.spare: list[Conversation] = []
-
-
-class _Nobody:
-    """The front of a spare conversation."""
-
-    def deliver(self, messages: list[ToClient], event: Event | None) -> None:
-        pass
-
-    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
-        pass
-
-    def opened(self, request: RequestId | None, stream: int) -> None:
-        pass
-
-    def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
-        pass
-
-    def ended(self, request: RequestId | None, stream: int) -> None:
-        pass
-
-    def gone(self, why: str) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 class Mount:
@@ -210,7 +184,7 @@ class Mount:
             return
         _, shared = self._open.get(conversation, (None, None))
         if shared is not None and self._upstream.reusable and len(shared.spare) < _MOST_SPARE:
-            conversation.meet(_NOBODY)
+            conversation.meet(NOBODY)
             shared.spare.append(conversation)
         else:
             self._leave(conversation)

@@ -83,8 +83,11 @@ def parse(url: str) -> Address:
     form = "unix" if kind == "unix" else scheme.partition("+")[2]
     example = _EXAMPLES.get(form, _EXAMPLE)
     try:
-        parts = urlsplit(url)
-        user, _, names = parts.netloc.rpartition("@")
+        # Some versions of `urlsplit` know what may stand around brackets, and that is not a list of servers.
+        before, slashes, rest = url.partition("//")
+        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        parts = urlsplit(before + slashes + rest[len(authority) :])
+        user, _, names = authority.rpartition("@")
         hosts = _hosts(names, _SENTINEL_PORT if form == "sentinel" else _PORT)
     except ValueError as exc:
         raise StateError(f"the URL of the state is not understood: {example}") from exc

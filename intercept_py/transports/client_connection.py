@@ -140,6 +140,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
         self._pool.lost(self)
+        del self._parser  # which refers to us: the ring would wait for the garbage collector, which comes rarely
         request, self._request = self._request, None
         if request is None:
             return

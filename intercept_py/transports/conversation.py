@@ -7,10 +7,10 @@ Nothing here waits. Below: `wire.commands`. Above: fronts, links, `gateway`.
 
 from __future__ import annotations
 
-__all__ = ["Conversation", "Event", "Front", "Link", "Receiver"]
+__all__ = ["NOBODY", "Conversation", "Event", "Front", "Link", "Receiver"]
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -148,6 +148,31 @@ class _Over:
 _OVER = _Over()
 
 
+class _Nobody:
+    """The front of a conversation without a client."""
+
+    def deliver(self, messages: list[ToClient], event: Event | None) -> None:
+        pass
+
+    def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
+        pass
+
+    def opened(self, request: RequestId | None, stream: int) -> None:
+        pass
+
+    def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
+        pass
+
+    def ended(self, request: RequestId | None, stream: int) -> None:
+        pass
+
+    def gone(self, why: str) -> None:
+        pass
+
+
+NOBODY: Final[Front] = _Nobody()
+
+
 class Conversation:
     """See the module. `limit` is the longest message in bytes. `news` is called when there may be records to write."""
 
@@ -216,6 +241,7 @@ class Conversation:
         await self.link.close()
         self.session.upstream_gone("the proxy is shutting down")
         self.pump()
+        self._front, self.link = NOBODY, _OVER  # rings that would wait for the garbage collector, which comes rarely
 
     # ---- from the link, see `Receiver`
 

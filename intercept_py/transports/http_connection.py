@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         self._host.connections.discard(self)
         self._deaf = True
         self._doubtful = None
-        self._reader.ready.clear()
+        self._reader.close()
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.leave()

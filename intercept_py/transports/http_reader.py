@@ -61,6 +61,10 @@ class Request:
         return len(self.url) + sum([len(name) + len(value) for name, value in self.fields])
 
 
+def _ignore(request: Request) -> None:
+    """Nobody is there to be told."""
+
+
 class RequestReader:
     """Feed it what was read, take requests from `ready`, in order.
 
@@ -96,6 +100,12 @@ class RequestReader:
         if self.refusal is None:
             self.refusal = answer
             self.request = None
+
+    def close(self) -> None:
+        """Nothing more comes. Rings of references would wait for the garbage collector, which comes rarely."""
+        self.ready.clear()
+        self._proceed = _ignore
+        del self._parser
 
     def doubtful(self) -> Request | None:
         """The request whose body has begun to come though nobody knows who calls: read no more, and `settle` it."""
