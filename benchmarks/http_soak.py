@@ -314,7 +314,7 @@ async def proxy(folder: Path, kind: str) -> AsyncIterator[Proxy]:
     """The proxy in front of a server over HTTP or of a command."""
     (folder / "policy.yaml").write_text(POLICY)
     options = ["--audit", str(folder / f"{kind}.jsonl"), "--state", "memory://", "--listen", "127.0.0.1:0"]
-    options += ["--max-sessions", "5000", "--session-idle", "4", "--timeout", "5"]
+    options += ["--max-sessions", "5000", "--session-idle", "8", "--timeout", "5"]
     server = None
     if kind == "http":
         server = subprocess.Popen(

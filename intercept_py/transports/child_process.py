@@ -26,6 +26,9 @@ _GRACE = 1.5
 """Seconds for each step of a shutdown (MCP, stdio: close stdin, wait, SIGTERM, wait, SIGKILL)."""
 _STEP = 0.01
 
+_closing: set[asyncio.Task[None]] = set()
+"""Loops keep no tasks alive."""
+
 
 class ChildProcess:
     """A child as a source and sink of lines. `receive` is called with lines, `gone` once when nothing more comes."""
@@ -111,6 +114,10 @@ class ChildProcess:
         if not self.ended:
             self._stop()
             status = self._child.poll()
+            # What is left of it: its group, our end of its input, and a process to reap. Nobody else may do that.
+            task = self._loop.create_task(self.close())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
             self._gone("the server ended" if status is None else f"the server ended with exit status {status}")
 
     def _stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -207,3 +208,17 @@ async def test_what_names_no_request_is_nobodys_once_there_were_two_callers() ->
         await other.until(lambda: any("result" in message for message in other.messages))
         assert [message for message in other.messages if "method" in message] == []
         assert len(one.messages) == before
+
+
+async def test_nothing_is_left_of_a_child_that_ended_by_itself() -> None:
+    child = start("bad_server.py", "spawns_grandchild")
+    receiver = Recorder()
+    ChildLink(child, receiver, LIMIT)
+    os.kill(child.pid, signal.SIGKILL)
+    os.killpg(child.pid, signal.SIGKILL)
+    await receiver.until(lambda: receiver.why_gone is not None)
+    async with asyncio.timeout(20):
+        while child.status is None or child.group_alive():
+            await asyncio.sleep(0.01)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(child.stdin)
