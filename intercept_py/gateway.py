@@ -32,12 +32,11 @@ from intercept_py.proxy import Group, Session
 from intercept_py.state import State
 from intercept_py.transports.conversation import NOBODY, Conversation, Front
 from intercept_py.transports.http_gateway import Challenge
+from intercept_py.transports.stdio import REST
 from intercept_py.transports.wakeful import Wakeful
 from intercept_py.upstreams import Upstream
 from intercept_py.wire.catalogue import Catalogue
 
-_REST = 0.05
-"""Seconds after which outcomes are recorded, if no decision's write has taken them along."""
 _TICK = 0.25
 _FORGET = 60.0
 """Seconds for which conversations without a session, whom no server tells of changes, rely on one list of tools."""
@@ -61,7 +60,7 @@ class _Shared:
 
     __slots__ = ("caller", "enforcer", "spare", "who")
 
-    def __init__(self, who: object, caller: Caller, enforcer: Enforcer) -> None:
+    def __init__(self, who: tuple[object, ...], caller: Caller, enforcer: Enforcer) -> None:
         self.who = who
         self.caller = caller
         self.enforcer = enforcer
@@ -183,11 +182,18 @@ class Mount:
             self._left.add(conversation)
             return
         _, shared = self._open.get(conversation, (None, None))
-        if shared is not None and self._upstream.reusable and len(shared.spare) < _MOST_SPARE:
+        if shared is not None and self._may_be_spared(shared):
             conversation.meet(NOBODY)
             shared.spare.append(conversation)
         else:
             self._leave(conversation)
+
+    def _may_be_spared(self, shared: _Shared) -> bool:
+        return (
+            self._upstream.reusable
+            and len(shared.spare) < _MOST_SPARE
+            and self._callers.get(shared.who) is shared  # else nobody would ever take it
+        )
 
     def _leave(self, conversation: Conversation) -> None:
         conversation.leave()
@@ -234,9 +240,17 @@ class Mount:
         kept = self._callers.get(who)
         if kept is None:
             if len(self._callers) >= _KEPT_CALLERS:
-                self._callers.clear()
+                self._forget_callers()
             kept = self._callers[who] = _Shared(who, caller, self._enforcer(caller))
         return kept
+
+    def _forget_callers(self) -> None:
+        """Conversations at hand keep what they have in common; what nobody uses goes."""
+        forgotten, self._callers = self._callers, {}
+        for shared in forgotten.values():
+            for conversation in shared.spare:
+                self._leave(conversation)
+            shared.spare.clear()
 
     # ---- time
 
@@ -253,7 +267,7 @@ class Mount:
             self._wakeful = Wakeful()
         self._wakeful()
         if self._rest is None:
-            self._rest = asyncio.get_running_loop().call_later(_REST, self._record)
+            self._rest = asyncio.get_running_loop().call_later(REST, self._record)
 
     def _record(self) -> None:
         self._rest = None
@@ -304,7 +318,7 @@ class Mount:
 
     def _replace(self, policy: Policy) -> None:
         self._policy = policy
-        self._callers.clear()  # conversations at hand keep theirs, and are told below
+        self._forget_callers()
         self._main.replace(policy)
         for conversation, (session, _) in list(self._open.items()):
             session.replace_policy(policy)

@@ -506,3 +506,20 @@ tools:
 
 def away() -> None:
     raise UnavailableError("the store is away")
+
+
+async def test_callers_that_are_forgotten_take_their_spare_conversations_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intercept_py.gateway._KEPT_CALLERS", 4)
+    upstream = Echo()
+    async with mounted(tmp_path, POLICY.replace("hide: [delete_project]", ""), upstream=upstream) as mount:
+        late = mount.converse(Client(), Caller(principal="late"), session=False)
+        for number in range(50):
+            conversation = mount.converse(Client(), Caller(principal=f"p{number}"), session=False)
+            mount.over(conversation)
+        mount.over(late)  # whose caller is forgotten by now
+        assert len(mount._open) <= 4
+        del conversation, late
+        mount.reload(force=True)
+        assert len(mount._open) == 0

@@ -13,6 +13,7 @@ __all__ = [
     "Parser",
     "default_audit",
     "secret",
+    "server_name",
     "state_url",
 ]
 
@@ -20,6 +21,7 @@ import argparse
 import os
 import sys
 import time
+from hashlib import sha256
 from typing import NoReturn
 
 from intercept_py import state
@@ -58,6 +60,12 @@ def default_audit() -> str:
 def state_url(given: str | None, policy: Policy) -> str:
     """Where limits are counted: as `--state` says, else where those outlive the proxy that are wider than a session."""
     return given or (state.KEPT if policy.counts_beyond_session else state.MEMORY)
+
+
+def server_name(command: list[str]) -> str:
+    """Names the server in records and in the keys of its limits: stable for a command, without its secrets."""
+    digest = sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{os.path.basename(command[0])}-{digest}"
 
 
 def secret(text: str) -> str:

@@ -23,20 +23,15 @@ from intercept_py.gateway_file import Command, Gateway, Remote, Server
 from intercept_py.gateway_file.surroundings import Resolved
 from intercept_py.identity import Authenticator, Issuer
 from intercept_py.identity import Settings as Callers
-from intercept_py.identity.client_credentials import ClientCredentials, Grant
+from intercept_py.identity.client_credentials import Grant
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
-from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_guard import is_loopback
 from intercept_py.transports.http_service import bind
 from intercept_py.upstreams import Command as Started
-from intercept_py.upstreams import OldUrl, Upstream, Url
-
-_MAX_CHILDREN = 64
-"""Each of them is a process."""
-_MAX_SESSIONS = 10_000
+from intercept_py.upstreams import Upstream
 
 
 async def serve(
@@ -102,9 +97,8 @@ class _Maker:
         limit, reached = self._gateway.max_message_bytes, server.upstream
         if isinstance(reached, Command):
             return Started(reached.words, resolved.environments[server.name], limit, log)
-        fields = [(name.encode(), value.encode()) for name, value in resolved.headers[server.name]]
-        client = HttpClient(reached.url, fields=fields, credentials=_credentials(reached, log))
-        return OldUrl(client, limit, log) if reached.sse else Url(client, limit, log, alone=False)
+        fields = resolved.headers[server.name]
+        return site.reach(reached.url, fields, _grant(reached), log, limit=limit, sse=reached.sse, alone=False)
 
     def _door(self, server: Server) -> Authenticator | None:
         auth = self._gateway.auth
@@ -136,16 +130,16 @@ class _Named(Log):
         self._all(level, f"`{self._server}`: {text}")
 
 
-def _credentials(server: Remote, log: Log) -> ClientCredentials | None:
+def _grant(server: Remote) -> Grant | None:
     if server.oauth is None:
         return None
     oauth = server.oauth
     secret = oauth.client_secret.target
-    return ClientCredentials(Grant(oauth.token_url, oauth.client_id, secret, oauth.scopes, server.url), log)
+    return Grant(oauth.token_url, oauth.client_id, secret, oauth.scopes, server.url)
 
 
 def _most_sessions(server: Server) -> int:
-    return server.max_sessions or (_MAX_CHILDREN if isinstance(server.upstream, Command) else _MAX_SESSIONS)
+    return server.max_sessions or (site.MAX_CHILDREN if isinstance(server.upstream, Command) else site.MAX_SESSIONS)
 
 
 def _http(gateway: Gateway) -> HttpSettings:

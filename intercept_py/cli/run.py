@@ -6,19 +6,18 @@ Imports are part of its speed. What is imported here is needed before the server
 
 from __future__ import annotations
 
-__all__ = ["main", "server_name"]
+__all__ = ["main"]
 
 import os
 import time
 from argparse import Namespace
 from contextlib import suppress
-from hashlib import sha256
 
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
 from intercept_py.cli import run_options
-from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, default_audit, state_url
+from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, default_audit, server_name, state_url
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
@@ -91,9 +90,3 @@ def _has_standard_streams() -> bool:
             pass
         return True
     return False
-
-
-def server_name(command: list[str]) -> str:
-    """Names the server in records and in the keys of its limits: stable for a command, without its secrets."""
-    digest = sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{os.path.basename(command[0])}-{digest}"

@@ -17,26 +17,24 @@ from intercept_py import __version__, policy_file
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, timestamp
 from intercept_py.cli import site
-from intercept_py.cli.arguments import CANNOT_CREATE, OK, state_url
+from intercept_py.cli.arguments import CANNOT_CREATE, OK, server_name, state_url
 from intercept_py.cli.site import Served
 from intercept_py.errors import InterceptError
 from intercept_py.gateway import Mount, Settings
 from intercept_py.identity import Authenticator, Issuer
 from intercept_py.identity import Settings as Callers
-from intercept_py.identity.client_credentials import ClientCredentials, Grant
+from intercept_py.identity.client_credentials import Grant
 from intercept_py.log import Log
 from intercept_py.model import Caller
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
-from intercept_py.transports.http_client import HttpClient
+from intercept_py.transports.http_address import parse_url
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_service import bind
 from intercept_py.transports.stdio_front import StdioFront
-from intercept_py.upstreams import Command, OldUrl, Upstream, Url
+from intercept_py.upstreams import Command, Upstream
 
 PATH = "/mcp"
-_MAX_CHILDREN = 64
-_MAX_SESSIONS = 10_000
 
 
 def serve(
@@ -55,7 +53,7 @@ def serve(
 async def _serve(
     options: argparse.Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log
 ) -> int:
-    server = server_name(options, command)
+    server = server_name(command) if command else _url_name(options.upstream)
     upstream = _upstream(options, command, log)
     listener = door = None
     try:
@@ -88,7 +86,7 @@ async def _serve(
         origins=tuple(options.allow_origin),
         body_limit=options.max_message_bytes,
         session_idle=options.session_idle,
-        max_sessions=options.max_sessions or (_MAX_CHILDREN if command else _MAX_SESSIONS),
+        max_sessions=options.max_sessions or (site.MAX_CHILDREN if command else site.MAX_SESSIONS),
     )
     await site.serve([Served(PATH, mount, door)], listener, http, observers, log)
     return OK
@@ -111,18 +109,14 @@ def _upstream(options: argparse.Namespace, command: list[str], log: Log) -> Upst
     limit = options.max_message_bytes
     if command:
         return Command(command, os.environ, limit, log)
-    credentials = None
+    grant = None
     if options.oauth_token_url is not None:
         scopes = tuple((options.oauth_scope or "").split())
         grant = Grant(
             options.oauth_token_url, options.oauth_client_id, options.oauth_client_secret, scopes, options.upstream
         )
-        credentials = ClientCredentials(grant, log)
-    fields = [(name.encode(), value.encode()) for name, value in options.header]
-    client = HttpClient(options.upstream, fields=fields, credentials=credentials)
-    if options.transport == "sse":
-        return OldUrl(client, limit, log)
-    return Url(client, limit, log, alone=options.listen is None)
+    sse, alone = options.transport == "sse", options.listen is None
+    return site.reach(options.upstream, options.header, grant, log, limit=limit, sse=sse, alone=alone)
 
 
 def _door(options: argparse.Namespace, url: str, log: Log) -> Authenticator:
@@ -135,11 +129,7 @@ def _door(options: argparse.Namespace, url: str, log: Log) -> Authenticator:
     return door
 
 
-def server_name(options: argparse.Namespace, command: list[str]) -> str:
-    """Names the server in records and in the keys of its limits: stable for a command or a URL, without secrets."""
-    if command:
-        from intercept_py.cli.run import server_name as of_command
-
-        return of_command(command)
-    digest = sha256(options.upstream.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{HttpClient(options.upstream).address.host}-{digest}"
+def _url_name(url: str) -> str:
+    """Names a server as `server_name` does for a command: stable, and without secrets."""
+    digest = sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{parse_url(url).host}-{digest}"

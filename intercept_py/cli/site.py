@@ -5,15 +5,16 @@ Below: `gateway`, `metrics`, `telemetry`, the HTTP transports. Above: `service`,
 
 from __future__ import annotations
 
-__all__ = ["Observers", "Served", "run", "serve", "signals", "url_of"]
+__all__ = ["MAX_CHILDREN", "MAX_SESSIONS", "Observers", "Served", "reach", "run", "serve", "signals", "url_of"]
 
 import asyncio
 import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from intercept_py import __version__, observing
 from intercept_py.gateway import Mount
 from intercept_py.identity import Authenticator
+from intercept_py.identity.client_credentials import ClientCredentials, Grant
 from intercept_py.log import Log
 from intercept_py.metrics import MEDIA_TYPE, Metrics
 from intercept_py.observing import Observer
@@ -28,13 +30,30 @@ from intercept_py.policy.rules import Policy
 from intercept_py.state import State
 from intercept_py.state.limit_use import Store
 from intercept_py.telemetry import open_telemetry
+from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_gateway import Document, Settings
 from intercept_py.transports.http_server import App
 from intercept_py.transports.http_service import new_event_loop, serving
+from intercept_py.upstreams import OldUrl, Upstream, Url
 
 _METADATA = "application/json"
 _YOUNG = 20_000
 """Every conversation is a small cycle of objects: looking for garbage 30 times less often costs a few megabytes."""
+
+
+MAX_SESSIONS = 10_000
+MAX_CHILDREN = 64
+"""Sessions at a time where nobody says how many: of a server with a URL, and of one that is a process for each."""
+
+
+def reach(
+    url: str, fields: Iterable[tuple[str, str]], grant: Grant | None, log: Log, *, limit: int, sse: bool, alone: bool
+) -> Upstream:
+    """A server that speaks HTTP. `alone`: its one client cannot resume streams itself. Raises `InterceptError`."""
+    credentials = None if grant is None else ClientCredentials(grant, log)
+    encoded = [(name.encode(), value.encode()) for name, value in fields]
+    client = HttpClient(url, fields=encoded, credentials=credentials)
+    return OldUrl(client, limit, log) if sse else Url(client, limit, log, alone=alone)
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -84,7 +103,7 @@ async def serve(
     for one in served:
         if one.door is not None and one.door.metadata is not None:
             document = one.door.metadata
-            documents[one.door.metadata_path] = Document(_METADATA, lambda document=document: document, open=True)  # type: ignore[misc]
+            documents[one.door.metadata_path] = Document(_METADATA, partial(bytes, document), open=True)
     apart = {one.path: one.settings for one in served if one.settings is not None}
     app = App({one.path: one.mount for one in served}, settings, documents, log, apart)
     stop = asyncio.Event()

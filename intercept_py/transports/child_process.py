@@ -16,14 +16,13 @@ from collections.abc import Callable
 from intercept_py.processes import Child
 from intercept_py.transports.lines import LineReader, TooLong
 from intercept_py.transports.outlet import Outlet
+from intercept_py.transports.stdio import GRACE
 from intercept_py.wire.commands import ToUpstream
 
 _CHUNK = 65536
 _CROWDED = 16 * 1024 * 1024
 _FULL = 64 * 1024 * 1024
 """Over so many bytes that a server has not read, requests for it fail."""
-_GRACE = 1.5
-"""Seconds for each step of a shutdown (MCP, stdio: close stdin, wait, SIGTERM, wait, SIGKILL)."""
 _STEP = 0.01
 
 _closing: set[asyncio.Task[None]] = set()
@@ -79,10 +78,10 @@ class ChildProcess:
         self._stop()
         self._child.close_stdin()
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            if await self._ends_within(_GRACE):
+            if await self._ends_within(GRACE):
                 break
             self._child.kill_group(signum)
-        await self._ends_within(_GRACE)
+        await self._ends_within(GRACE)
         if self._child.group_alive():  # the child has ended, but not all that it started
             self._child.kill_group(signal.SIGTERM)
             await asyncio.sleep(_STEP)

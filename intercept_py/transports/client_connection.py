@@ -11,6 +11,7 @@ __all__ = ["ClientConnection", "Pool", "Request"]
 import asyncio
 import select
 import socket
+from abc import ABC, abstractmethod
 from typing import Protocol, cast
 
 import httptools
@@ -24,7 +25,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 _SAID = frozenset({b"content-type", b"content-encoding", b"mcp-session-id", b"content-length", b"transfer-encoding"})
 
 
-class Request:
+class Request(ABC):
     """One request and what comes back: `head`, then `data` as often as needed, then `end`; or `broken` at any point.
 
     Nothing comes after `end`, `broken` and `abort`.
@@ -34,21 +35,21 @@ class Request:
     authorization: str | None = None
     connection: ClientConnection | None = None
 
+    @abstractmethod
     def head(self, status: int, fields: dict[bytes, bytes]) -> None:
         """The answer begins. `fields`: by name in lower case, only those that say something about it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data(self, chunk: bytes) -> None:
         """A part of its body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """It is complete."""
-        raise NotImplementedError
 
+    @abstractmethod
     def broken(self, why: str) -> None:
         """There is no answer, or not all of it."""
-        raise NotImplementedError
 
     def abort(self) -> None:
         """Wait for no answer: the server sees the connection end."""

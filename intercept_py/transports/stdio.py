@@ -7,7 +7,7 @@ that does not read stops the other one from being read (`_HIGH_WATER`), so nothi
 
 from __future__ import annotations
 
-__all__ = ["Stdio"]
+__all__ = ["GRACE", "REST", "SPIN", "Stdio"]
 
 import errno
 import os
@@ -32,13 +32,13 @@ _CROWDED = 16 * _HIGH_WATER
 """Over so many bytes for the server, it gets no more answers to its own questions."""
 _TICK = 0.25
 _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_SPIN = 0.0001 if _PROCESSORS > 1 else 0.0
+SPIN = 0.0001 if _PROCESSORS > 1 else 0.0
 """Seconds for which the loop stays awake after a message; the peer needs the processor if there is only one."""
-_REST = 0.05
+REST = 0.05
 """Seconds without traffic after which outcomes are recorded, if no decision's write has taken them along."""
 
 # MCP clients give a server about two seconds after each step of their shutdown; we must be done with ours before.
-_GRACE = 1.5
+GRACE = 1.5
 _PENDING_GRACE = 5.0
 _DRAIN = 0.2
 
@@ -111,7 +111,7 @@ class Stdio:
         while not self._over():
             if self._changed or self._client.buffer or self._upstream.buffer:
                 self._watch()
-            timeout = _REST if busy else _TICK if idle is not None or self._session.waiting or self._ending else None
+            timeout = REST if busy else _TICK if idle is not None or self._session.waiting or self._ending else None
             ready = (self._spin() if busy else None) or self._poll.poll(None if timeout is None else timeout * 1000)
             busy = bool(ready)
             for fd, events in ready:
@@ -129,7 +129,7 @@ class Stdio:
 
     def _spin(self) -> list[tuple[int, int]] | None:
         """Look out for the next message for a moment before going to sleep: waking up costs more than answering."""
-        until = time.monotonic() + _SPIN
+        until = time.monotonic() + SPIN
         while not (ready := self._poll.poll(0)) and time.monotonic() < until:
             pass
         return ready
@@ -249,7 +249,7 @@ class Stdio:
     def _poll_rest(self) -> None:
         rest = select.poll()
         rest.register(self._child.stdout, select.POLLIN)
-        until = time.monotonic() + _GRACE
+        until = time.monotonic() + GRACE
         while self._upstream_open and time.monotonic() < until and rest.poll(_DRAIN * 1000):
             self._read_upstream()
             self._flush()
@@ -270,7 +270,7 @@ class Stdio:
             self._session.upstream_gone("the server ended its input or output before it answered")
         if self._deadline is None:
             patient = self._session.waiting and not urgent and self._upstream_open and not self._upstream.broken
-            self._deadline = now + (_PENDING_GRACE if patient else _GRACE)
+            self._deadline = now + (_PENDING_GRACE if patient else GRACE)
         held = self._upstream.buffer or self._session.judging
         if urgent or self._upstream.broken or not held:
             self._close_upstream()
@@ -278,7 +278,7 @@ class Stdio:
             self._terminate(signal.SIGTERM, now)
         elif self._killed and now >= self._deadline:
             self._child.kill_group(signal.SIGKILL)
-            self._deadline = now + _GRACE
+            self._deadline = now + GRACE
         elif now >= self._deadline:
             self._terminate(signal.SIGTERM, now)
 
@@ -290,7 +290,7 @@ class Stdio:
     def _terminate(self, signum: int, now: float) -> None:
         self._killed = True
         self._child.kill_group(signum)
-        self._deadline = now + _GRACE
+        self._deadline = now + GRACE
 
     def _finish(self) -> int:
         status = self._child.status or 0
@@ -299,8 +299,8 @@ class Stdio:
         self._session.rest()
         last = select.poll()
         last.register(1, select.POLLOUT)
-        until = time.monotonic() + _GRACE
-        while self._client.buffer and time.monotonic() < until and last.poll(_GRACE * 1000):
+        until = time.monotonic() + GRACE
+        while self._client.buffer and time.monotonic() < until and last.poll(GRACE * 1000):
             self._client.flush()
         return status if self._signal is None else 128 + self._signal
 
@@ -309,7 +309,7 @@ class Stdio:
         if not self._child.group_alive():
             return
         self._child.kill_group(signal.SIGTERM)
-        until = time.monotonic() + _GRACE
+        until = time.monotonic() + GRACE
         while time.monotonic() < until and self._child.group_alive():
             self._child.poll()
             time.sleep(0.01)
