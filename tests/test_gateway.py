@@ -24,6 +24,7 @@ from intercept_py.transports.conversation import Event, Link, Receiver
 from intercept_py.upstreams import Command, Upstream
 from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import ToClient, ToUpstream
+from tests.support.news import News
 from tests.support.wire import DENIED
 
 pytestmark = pytest.mark.anyio
@@ -59,11 +60,12 @@ class Client:
     def __init__(self) -> None:
         self.got: list[ToClient] = []
         self.why_gone: str | None = None
-        self._news = asyncio.Event()
+        self._news = News()
+        self.until = self._news.until
 
     def deliver(self, messages: list[ToClient], event: Event | None) -> None:
         self.got += messages
-        self._news.set()
+        self._news()
 
     def mark(self, request: RequestId | None, stream: int, event: Event) -> None:
         raise AssertionError
@@ -79,13 +81,7 @@ class Client:
 
     def gone(self, why: str) -> None:
         self.why_gone = why
-        self._news.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                self._news.clear()
-                await self._news.wait()
+        self._news()
 
     async def answer(self, request: RequestId = 1) -> Any:
         def found() -> list[Any]:

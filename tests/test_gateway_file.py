@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,6 +19,7 @@ from intercept_py.errors import PolicyError
 from intercept_py.gateway_file import Command, Gateway, Reference, Remote, Value, messages, surroundings
 from intercept_py.gateway_file.fields import FIELDS, FIELDS_OF, PLACES
 from intercept_py.gateway_file.loader import load
+from tests.support.mistakes import executed_lines, expected, pattern_of, reported, reporting_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTAKES = sorted((ROOT / "tests/gateway_mistakes").glob("*.yaml"))
@@ -34,23 +32,13 @@ SMALL = "servers: {a: {policy: a.yaml, command: [a]}}\n"
 # ---- mistakes
 
 
-def expected(file: Path) -> list[str]:
-    return re.findall("^# expect: (.*)$", file.read_text("utf-8"), re.MULTILINE)
-
-
-def reported(file: Path) -> list[str]:
-    with pytest.raises(PolicyError) as caught:
-        load(file.read_bytes(), "gateway.yaml")
-    return [str(problem).removeprefix("gateway.yaml:") for problem in caught.value.problems]
-
-
 @pytest.mark.parametrize("file", MISTAKES, ids=lambda file: file.stem)
 def test_a_mistake_is_reported_exactly_as_its_file_says(file: Path) -> None:
-    assert reported(file) == expected(file) != []
+    assert reported(file, load) == expected(file) != []
 
 
 def test_no_message_repeats_a_secret() -> None:
-    told = [line for file in MISTAKES for line in reported(file)]
+    told = [line for file in MISTAKES for line in reported(file, load)]
     assert sum("hunter2" in file.read_text("utf-8") for file in MISTAKES) > 4
     assert not any("hunter2" in line for line in told)
 
@@ -64,45 +52,16 @@ def test_every_problem_is_one_line_that_starts_in_lower_case_or_with_what_the_au
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_every_message_is_shown_by_a_file(name: str) -> None:
-    literals = [re.escape(text) for text in re.split(r"\{\w+\}", TEMPLATES[name])]
-    pattern = re.compile(r"\d+:\d+: \$\S*(?: \S*)?: " + ".*".join(literals))
+    pattern = pattern_of(TEMPLATES[name])
     assert any(pattern.fullmatch(line) for file in MISTAKES for line in expected(file))
 
 
 def test_every_place_that_reports_a_problem_is_reached_by_a_file() -> None:
     """A template may be used in several places, so the places are counted too."""
-    reached = executed_lines(lambda: [reported(file) for file in MISTAKES])
-    places = {(path, line) for path in REPORTING for line in reporting_lines(path)}
+    reached = executed_lines(lambda: [reported(file, load) for file in MISTAKES], REPORTING)
+    places = {(path, line) for path in REPORTING for line in reporting_lines(path, TEMPLATES)}
     assert len(places) > 30
     assert places <= reached
-
-
-def reporting_lines(path: Path) -> Iterator[int]:
-    """Lines inside functions that name a message."""
-    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
-    for node in (inner for function in functions for inner in ast.walk(function)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "say":
-            assert node.attr in TEMPLATES
-            yield node.lineno
-
-
-def executed_lines(run: Callable[[], object]) -> set[tuple[Path, int]]:
-    names = {str(path): path for path in REPORTING}
-    lines: set[tuple[Path, int]] = set()
-
-    def trace(frame: FrameType, event: str, _argument: Any) -> Callable[..., Any] | None:
-        path = names.get(frame.f_code.co_filename)
-        if path is not None and event == "line":
-            lines.add((path, frame.f_lineno))
-        return None if path is None else trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        run()
-    finally:
-        sys.settrace(before)
-    return lines
 
 
 # What fields hold, and what they should not.

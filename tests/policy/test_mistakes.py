@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import re
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -16,6 +10,7 @@ import intercept_py.policy
 from intercept_py.errors import PolicyError
 from intercept_py.policy import messages
 from intercept_py.policy.loader import load
+from tests.support.mistakes import executed_lines, expected, pattern_of, reported, reporting_lines
 
 MISTAKES = sorted((Path(__file__).parents[1] / "mistakes").glob("*.yaml"))
 PACKAGE = Path(intercept_py.policy.__path__[0])
@@ -27,19 +22,9 @@ ABOUT_BYTES = frozenset(("TOO_LARGE", "BYTE_ORDER_MARK", "BINARY", "NOT_UTF8", "
 """Not in a file that an editor could keep: `test_source` makes those."""
 
 
-def expected(file: Path) -> list[str]:
-    return re.findall("^# expect: (.*)$", file.read_text("utf-8"), re.MULTILINE)
-
-
-def reported(file: Path) -> list[str]:
-    with pytest.raises(PolicyError) as caught:
-        load(file.read_bytes(), "policy.yaml")
-    return [str(problem).removeprefix("policy.yaml:") for problem in caught.value.problems]
-
-
 @pytest.mark.parametrize("file", MISTAKES, ids=lambda file: file.stem)
 def test_a_mistake_is_reported_exactly_as_its_file_says(file: Path) -> None:
-    assert reported(file) == expected(file) != []
+    assert reported(file, load) == expected(file) != []
 
 
 def test_problems_are_sorted_by_position_and_told_once() -> None:
@@ -59,47 +44,13 @@ def test_every_problem_is_one_line_that_starts_in_lower_case_or_with_what_the_au
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - ABOUT_BYTES))
 def test_every_message_is_shown_by_a_file(name: str) -> None:
-    literals = [
-        re.escape(text.replace("{{", "{").replace("}}", "}")) for text in re.split(r"(?<!\{)\{\w+\}", TEMPLATES[name])
-    ]
-    pattern = re.compile(r"\d+:\d+: \$\S*(?: \S*)?: " + ".*".join(literals))
+    pattern = pattern_of(TEMPLATES[name])
     assert any(pattern.fullmatch(line) for file in MISTAKES for line in expected(file))
 
 
 def test_every_place_that_reports_a_problem_is_reached_by_a_file() -> None:
     """A template may be used in several places, so the places are counted too."""
-    reached = executed_lines(lambda: [reported(file) for file in MISTAKES])
-    places = {(path, line) for path in REPORTING for line in reporting_lines(path)}
+    reached = executed_lines(lambda: [reported(file, load) for file in MISTAKES], REPORTING)
+    places = {(path, line) for path in REPORTING for line in reporting_lines(path, TEMPLATES.keys() - ABOUT_BYTES)}
     assert len(places) > 70
     assert places <= reached
-
-
-def reporting_lines(path: Path) -> Iterator[int]:
-    """Lines inside functions that name a message, but for those about bytes."""
-    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
-    for node in (inner for function in functions for inner in ast.walk(function)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "say":
-            assert node.attr in TEMPLATES
-            if node.attr not in ABOUT_BYTES:
-                yield node.lineno
-
-
-def executed_lines(run: Callable[[], object]) -> set[tuple[Path, int]]:
-    names = {str(path): path for path in REPORTING}
-    lines: set[tuple[Path, int]] = set()
-
-    def trace(frame: FrameType, event: str, _argument: Any) -> Callable[..., Any] | None:
-        path = names.get(frame.f_code.co_filename)
-        if path is None:
-            return None
-        if event == "line":
-            lines.add((path, frame.f_lineno))
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        run()
-    finally:
-        sys.settrace(before)
-    return lines

@@ -33,6 +33,7 @@ from intercept_py.transports.http_server import App
 from intercept_py.transports.http_service import bind, serving
 from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import ToUpstream
+from tests.support.news import News
 
 POLICY = 'version: "1"\ndefault: allow\ntools:\n  forbidden: {rules: [{action: deny}]}\n'
 _ENVELOPE = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
@@ -125,7 +126,8 @@ class Scripted:
         self.links: list[Link] = []
         self.tools: dict[str, Step] = {}
         self.on_listen: Callable[[Link, int], None] = lambda link, stream: link.receiver.opened(stream)
-        self._news = asyncio.Event()
+        self._news = News()
+        self.until = self._news.until
 
     def connect(
         self, session: bool, version: str | None, known: Catalogue, who: object
@@ -159,14 +161,7 @@ class Scripted:
             link.fail(one.ticket, -32601)
 
     def news(self) -> None:
-        self._news.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that `told`, listening or the end of a link brings about."""
-        async with asyncio.timeout(20):
-            while not holds():
-                self._news.clear()
-                await self._news.wait()
+        self._news()
 
     def methods(self) -> list[str | None]:
         """What all links were told."""

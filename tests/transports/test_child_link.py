@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,7 @@ from intercept_py.transports.child_link import ChildLink, SharedChild
 from intercept_py.transports.conversation import Event
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToUpstream
+from tests.support.news import News
 
 pytestmark = pytest.mark.anyio
 
@@ -41,11 +42,12 @@ class Recorder:
         self.streams: list[int] = []
         self.failures: list[tuple[int, str]] = []
         self.why_gone: str | None = None
-        self._news = asyncio.Event()
+        self._news = News()
+        self.until = self._news.until
 
     def from_upstream(self, lines: list[bytes | TooLong], stream: int = 0, event: Event | None = None) -> None:
         self.messages += [line if isinstance(line, TooLong) else json.loads(line) for line in lines]
-        self._news.set()
+        self._news()
 
     def opened(self, stream: int) -> None:
         self.streams.append(stream)
@@ -58,17 +60,11 @@ class Recorder:
 
     def failed(self, stream: int, why: str) -> None:
         self.failures.append((stream, why))
-        self._news.set()
+        self._news()
 
     def gone(self, why: str) -> None:
         self.why_gone = why
-        self._news.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                self._news.clear()
-                await self._news.wait()
+        self._news()
 
     async def answers(self, number: int) -> list[Any]:
         await self.until(lambda: len(self.messages) >= number)
