@@ -82,8 +82,8 @@ def _marks(prefix: bytes) -> set[str]:
     """Of all jobs on this machine (Linux) that have such an entry in their environment; what follows is the mark."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
+        with suppress(OSError):
+            entries = strays.environment(int(pid))
             found |= {entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)}
     return found
 

@@ -79,10 +79,9 @@ def ancestors(pid: int, until: int) -> Iterator[int]:
 
 
 def _marks(pid: int) -> list[str]:
-    """The process's mark, if it has one. Zombies have none."""
+    """The process's mark, if it has one."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
+        entries = strays.environment(pid)
     except OSError:
         return []
     return [entry.removeprefix(_MARK).decode(errors="replace") for entry in entries if entry.startswith(_MARK)]

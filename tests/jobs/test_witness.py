@@ -47,6 +47,30 @@ async def test_what_outlives_its_server_is_seen(tmp_path: Path) -> None:
         assert witness.everything() == witness.processes("one") == {left}
 
 
+def test_a_process_is_seen_in_the_middle_of_starting_another_program(tmp_path: Path) -> None:
+    """Until the new program has its environment, the kernel shows none: without waiting, one look in forty is blind."""
+    program = tmp_path / "again"
+    program.write_text('#!/bin/sh\nexec "$0"\n')
+    program.chmod(0o755)
+    with subprocess.Popen([program], env={strays.MARK: "a store/1"}) as process:
+        try:
+            assert {process.pid in strays.marked("a store/1") for _ in range(500)} == {True}
+            assert all(f"{strays.MARK}=a store/1".encode() in strays.environment(process.pid) for _ in range(5_000))
+        finally:
+            process.kill()
+
+
+def test_what_has_no_environment_is_not_waited_for() -> None:
+    with subprocess.Popen(["sleep", "60"], env={}) as process:
+        assert strays.environment(process.pid) == []
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ProcessLookupError):  # a zombie
+            strays.environment(process.pid)
+    with pytest.raises(FileNotFoundError):
+        strays.environment(process.pid)
+
+
 @contextmanager
 def sleeping(mark: str) -> Iterator[int]:
     """A process that carries the mark of a job."""
