@@ -1,20 +1,22 @@
 """One HTTP/1.1 connection to a server, from the client's side, and the request on it.
 
 Answers are not trusted: their heads, trailers and interim answers are bounded, and one whose length could be read in
-two ways, or that nobody asked for, ends the connection. Below: `httptools`. Above: `http_client`.
+two ways, or that nobody asked for, ends the connection. Below: `http_heads`. Above: `http_client`.
 """
 
 from __future__ import annotations
 
-__all__ = ["ClientConnection", "Pool", "Request"]
+__all__ = ["ClientConnection", "Known", "Pool", "Request"]
 
 import asyncio
 import select
 import socket
 from abc import ABC, abstractmethod
-from typing import Protocol, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import httptools
+
+from intercept_py.transports.http_heads import END, Heads, is_whole
 
 _MAX_HEAD = 64 * 1024
 _MAX_FIELDS = 256
@@ -23,6 +25,11 @@ _MAX_INTERIM = 16
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """After two minutes of silence from a machine that is gone, its connections end."""
 _SAID = frozenset({b"content-type", b"content-encoding", b"mcp-session-id", b"content-length", b"transfer-encoding"})
+
+
+Known: TypeAlias = tuple[int, dict[bytes, bytes], int]
+"""A head after which the connection can be kept: status, fields, and how long the body is."""
+_SERVER: Final = "server"
 
 
 class Request(ABC):
@@ -70,6 +77,7 @@ class Pool(Protocol):
 
     buffer: memoryview
     """Where connections read into. One is enough: what is read is parsed at once."""
+    heads: Heads[Known]
 
     def opened(self, connection: ClientConnection) -> None:
         """A connection was made."""
@@ -99,6 +107,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._complete = False
         self._until_end = False
         self._keep = False
+        self._unknown: bytes | None = None  # the head that is being read, if all of it is at hand
 
     def start(self, data: bytes, request: Request) -> None:
         """Send a request, which is `data`. The connection is idle."""
@@ -163,6 +172,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._request is None:
             self._transport.abort()
             return
+        if not self._quiet and not self._final and self._take(bytes(self._pool.buffer[:nbytes])):
+            return
         self._quiet += nbytes
         try:
             self._parser.feed_data(self._pool.buffer[:nbytes])
@@ -178,6 +189,34 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._finish()
         elif self._quiet > _MAX_HEAD:
             self.fail(f"the head of the server's answer is longer than {_MAX_HEAD} bytes")
+
+    def _take(self, data: bytes) -> bool:
+        """Take an answer whose head is known, if it is whole; False if it has to be parsed."""
+        end = data.find(END) + len(END)
+        head = data[:end]
+        known = self._pool.heads.get((_SERVER, head))
+        if known is None or len(data) != end + known[2]:
+            self._unknown = head
+            return False
+        status, fields, length = known
+        request = self._request
+        assert request is not None
+        self._final = self._complete = self._keep = True
+        request.head(status, fields)
+        if length and self._request is not None:
+            request.data(data[end:])
+        if self._request is not None:
+            self._finish()
+        return True
+
+    def _learn(self, status: int, fields: dict[bytes, bytes]) -> None:
+        """Keep what was read out of a head, if the length of the answer is plain."""
+        head, self._unknown = self._unknown, None
+        length = fields.get(b"content-length")
+        if head is None or length is None or status in (204, 304) or not self._parser.should_keep_alive():
+            return
+        if not self._parser.should_upgrade() and not self._interim and is_whole(head, self._count):
+            self._pool.heads.learn((_SERVER, head), (status, fields, int(length)))
 
     def _finish(self) -> None:
         request, self._request = self._request, None
@@ -222,6 +261,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._until_end = coding is None and b"content-length" not in fields and status not in (204, 304)
         self._final = True
         self._quiet = 0
+        self._learn(status, fields)
         if self._request is not None:
             self._request.head(status, fields)
 

@@ -24,11 +24,12 @@ IntakeT = TypeVar("IntakeT")
 
 
 class Handler(Protocol[IntakeT]):
-    """What answers requests, see `http_server.App`."""
+    """What answers requests, see `http_host.Handler` and `http_server.App`."""
 
     settings: Settings
 
-    def admit(self, method: str, path: str, fields: list[Field], address: str) -> IntakeT | Answer: ...
+    def read(self, method: str, path: str, fields: list[Field], address: str) -> Any: ...
+    def admit(self, head: Any) -> IntakeT | Answer: ...
     async def settled(self, intake: IntakeT) -> IntakeT | Answer: ...
     def take(self, intake: IntakeT, body: bytes, reply: Reply) -> None: ...
     async def close(self) -> None: ...
@@ -62,7 +63,8 @@ class AsgiApp:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         client = scope.get("client")
         fields = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
-        intake = self.handler.admit(scope["method"], path, fields, client[0] if client else "")
+        head = self.handler.read(scope["method"], path, fields, client[0] if client else "")
+        intake = head if isinstance(head, Answer) else self.handler.admit(head)
         if not isinstance(intake, Answer) and not intake.known:
             intake = await self.handler.settled(intake)
         reply = _AsgiReply()

@@ -21,8 +21,9 @@ from collections.abc import Coroutine, Iterable
 from typing import Protocol
 
 from intercept_py.errors import InterceptError
-from intercept_py.transports.client_connection import ClientConnection, Request
+from intercept_py.transports.client_connection import ClientConnection, Known, Request
 from intercept_py.transports.http_address import encode_fields, parse_url
+from intercept_py.transports.http_heads import Heads
 
 _CHUNK = 64 * 1024  # asyncio's 256 KiB cost a memory mapping at every read
 _IDLE = 30.0
@@ -57,6 +58,7 @@ class HttpClient:
     ) -> None:
         self.address = parse_url(url)
         self.buffer = memoryview(bytearray(_CHUNK))  # one for all connections: what is read is parsed at once
+        self.heads: Heads[Known] = Heads()
         self._credentials = credentials
         self._context = (context or ssl.create_default_context()) if self.address.tls else None
         self._patience = patience

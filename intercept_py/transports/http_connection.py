@@ -17,10 +17,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-import httptools
-
 from intercept_py.transports.http_host import Host
-from intercept_py.transports.http_messages import JSON, Answer, Field, Fields, nobody, problem, too_slow
+from intercept_py.transports.http_messages import JSON, Answer, Fields, nobody, problem, too_slow
 from intercept_py.transports.http_reader import Request, RequestReader, encode_fields
 
 _LINGER: Final = 2.0
@@ -109,11 +107,9 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""
         app = self._host.app
-
-        def admit(method: str, path: str, fields: list[Field]) -> Any:
-            return app.admit(method, path, fields, address)
-
-        self._reader = RequestReader(admit, app.settings.body_limit, self._proceed)
+        self._reader = RequestReader(
+            address, self._host.heads, app.read, app.admit, app.settings.body_limit, self._proceed
+        )
         _keep_alive(transport.get_extra_info("socket"))
         self._host.connections.add(self)
         if self._host.full:
@@ -136,7 +132,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         try:
             reader.feed(data)
-        except httptools.HttpParserCallbackError as exc:
+        except Exception as exc:  # a bug of ours must not take the other requests with it
             self._host.failed(exc)
             reader.refuse(problem(500, "the proxy failed to read this request"))
         if reader.ready or reader.refusal is not None:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from intercept_py.transports.http_gateway import Settings
+from intercept_py.transports.http_heads import Heads
 from intercept_py.transports.http_messages import Field, Reply
+from intercept_py.transports.http_reader import Known
 
 if TYPE_CHECKING:
     from intercept_py.transports.http_connection import Connection
@@ -24,8 +26,11 @@ class Handler(Protocol):
     def settings(self) -> Settings:
         """The bounds of bodies."""
 
-    def admit(self, method: str, path: str, fields: list[Field], address: str) -> Any:
-        """Look at a head: an intake, or the answer that refuses it."""
+    def read(self, method: str, path: str, fields: list[Field], address: str) -> Any:
+        """What a head says, or the answer that refuses it; the same for the same head, always."""
+
+    def admit(self, head: Any) -> Any:
+        """Whether what `read` has given may go on: an intake, or the answer that refuses it."""
 
     def identify(self, intake: Any, told: Callable[[Any], None]) -> None:
         """Tell, later, an intake whose caller is known, or the answer that refuses it."""
@@ -43,6 +48,7 @@ class Host(Protocol):
     idle: float
     now: float
     date: bytes
+    heads: Heads[Known]
 
     @property
     def app(self) -> Handler:

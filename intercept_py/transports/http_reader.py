@@ -1,19 +1,20 @@
 """Requests out of the bytes of one HTTP/1.1 connection, bounded and read in one way only. No I/O.
 
 `httptools` parses, strictly; what it lets pass though others may read it differently is refused here (RFC 9112, 11.2:
-request smuggling). Below: `http_messages`. Above: `http_connection`.
+request smuggling). Below: `http_heads`, `http_messages`. Above: `http_connection`.
 """
 
 from __future__ import annotations
 
-__all__ = ["Intake", "Request", "RequestReader", "encode_fields"]
+__all__ = ["Intake", "Known", "Request", "RequestReader", "encode_fields"]
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import httptools
 
+from intercept_py.transports.http_heads import END, Heads, is_whole
 from intercept_py.transports.http_messages import Answer, Field, Fields, problem, too_long
 
 _MAX_HEAD: Final = 64 * 1024
@@ -26,6 +27,10 @@ _FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding"}
 _UNREADABLE: Final = problem(400, "this is no HTTP/1.1 request that every parser would read alike")
 _HEAD_TOO_LONG: Final = problem(431, f"the head of the request is longer than {_MAX_HEAD} bytes")
 _TOO_MANY_FIELDS: Final = problem(431, f"the request has more than {_MAX_FIELDS} header fields")
+
+
+Known: TypeAlias = tuple[Any, bytes, int]
+"""A head that may pass: what was read out of it, the method, and how long the body is."""
 
 
 class Intake(Protocol):
@@ -68,30 +73,43 @@ def _ignore(request: Request) -> None:
 class RequestReader:
     """Feed it what was read, take requests from `ready`, in order.
 
-    `admit` is asked about a method, a path and fields (names in lower case) before the body is read, which may have
-    `limit` bytes; `proceed` is called when the client wants to know whether to send it. `refusal`: nothing more is
-    read, this is the answer behind those to what is ready. `request`: one that is not complete, `in_head` not even its
-    head.
+    `read` makes something of a method, a path, fields (names in lower case) and the peer's `address`, which depends on
+    nothing else and is kept in `heads`; `admit` is asked about that for every request before the body is read, which
+    may have `limit` bytes. Both may refuse it. `proceed` is called when the client wants to know whether to send it.
+    `refusal`: nothing more is read, this is the answer behind those to what is ready. `request`: one that is not
+    complete, `in_head` not even its head.
     """
 
     def __init__(
-        self, admit: Callable[[str, str, list[Field]], Any], limit: int, proceed: Callable[[Request], None]
+        self,
+        address: str,
+        heads: Heads[Known],
+        read: Callable[[str, str, list[Field], str], Any],
+        admit: Callable[[Any], Any],
+        limit: int,
+        proceed: Callable[[Request], None],
     ) -> None:
         self.ready: deque[Request] = deque()
         self.refusal: Answer | None = None
         self.request: Request | None = None
         self.in_head = True
+        self._address = address
+        self._heads = heads
+        self._read = read
         self._admit = admit
         self._limit = limit
         self._proceed = proceed
         self._parser = httptools.HttpRequestParser(self)
         self._received = 0  # bytes of the head, or since then
         self._wishes = 0
+        self._unknown: bytes | None = None  # the head that is being read, if all of it is at hand
+        self._last = False  # nothing may follow the request that was read last
 
     def feed(self, data: bytes) -> None:
-        """Read on. What `admit` raises comes out as `httptools.HttpParserCallbackError`."""
+        """Read on. Raises what `read` and `admit` raise, or `httptools.HttpParserCallbackError`."""
         while data and self.refusal is None:
-            data = self._parse(data)
+            between = self.in_head and self.request is None and not self._received and not self._last
+            data = self._take(data) if between else self._parse(data)
         if self._too_much():
             self.refuse(_HEAD_TOO_LONG)
 
@@ -121,6 +139,34 @@ class RequestReader:
             if isinstance(intake, Answer):
                 request.body.clear()
             self._expect_body(request)
+
+    def _take(self, data: bytes) -> bytes:
+        """Read a request from its beginning; what is left is to be read anew."""
+        end = data.find(END) + len(END)
+        head = data[:end]
+        known = self._heads.get((self._address, head))
+        if known is None or len(data) < end + known[2]:
+            self._unknown = head
+            try:
+                return self._parse(data)
+            finally:
+                self._unknown = None
+        request = Request()
+        read, request.method, request.size = known
+        request.intake = self._admit(read)
+        request.body.append(data[end : end + request.size])
+        self.ready.append(request)
+        return data[end + request.size :]
+
+    def _learn(self, request: Request, read: Any) -> None:
+        """Keep what was read out of a head whose sender is known, if it is a plain one."""
+        head, self._unknown = self._unknown, None
+        if head is None or isinstance(request.intake, Answer) or not request.intake.known:
+            return
+        length = int(request.framing.get(b"content-length", b"0"))
+        plain = len(request.framing) == (b"content-length" in request.framing) and not request.close
+        if plain and length <= self._limit and is_whole(head, len(request.fields)):
+            self._heads.learn((self._address, head), (read, request.method, length))
 
     def _parse(self, data: bytes) -> bytes:
         """Parse; what is left is to be parsed anew."""
@@ -193,7 +239,7 @@ class RequestReader:
         request.method = self._parser.get_method()
         version = self._parser.get_http_version()
         request.is_old = version == "1.0"
-        request.close = request.is_old or not self._parser.should_keep_alive()
+        self._last = request.close = request.is_old or not self._parser.should_keep_alive()
         refusal = _unfit(request, version)
         if refusal is None and received > _MAX_HEAD and request.length() > _MAX_HEAD:
             refusal = _HEAD_TOO_LONG
@@ -201,7 +247,9 @@ class RequestReader:
             self.refuse(refusal)
         elif not self._parser.should_upgrade():  # else it comes back without that wish
             path = request.url.partition(b"?")[0].decode("latin-1")
-            request.intake = self._admit(request.method.decode("ascii"), path, request.fields)
+            read = self._read(request.method.decode("ascii"), path, request.fields, self._address)
+            request.intake = read if isinstance(read, Answer) else self._admit(read)
+            self._learn(request, read)
             if request.framing and (isinstance(request.intake, Answer) or request.intake.known):
                 self._expect_body(request)
 

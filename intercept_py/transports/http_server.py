@@ -80,20 +80,21 @@ class App:
 
     # ---- requests
 
-    def admit(self, method: str, path: str, fields: list[Field], address: str) -> Intake | Answer:
-        """Look at the head of a request before anybody waits for its body: what may go on, or its refusal.
+    def read(self, method: str, path: str, fields: list[Field], address: str) -> Head | Answer:
+        """What the head of a request says, or its refusal; it is the same for the same head, always.
 
         `fields` have names in lower case and values without white space around them; `address` is the peer's.
         """
-        head = self._guard.read(method, path, fields, address)
-        if isinstance(head, Answer):
-            return head
+        return self._guard.read(method, path, fields, address)
+
+    def admit(self, head: Head) -> Intake | Answer:
+        """Who sends this, before anybody waits for the body: what may go on, or its refusal."""
         if self._ending:
             return problem(503, "the proxy is shutting down", code=INTERNAL_ERROR, close=True)
-        endpoint = self._endpoints.get(path)
+        endpoint = self._endpoints.get(head.path)
         if endpoint is None:
             return self._admit_to_page(head)
-        caller = endpoint.gateway.recognise(head.authorization, address)
+        caller = endpoint.gateway.recognise(head.authorization, head.address)
         if isinstance(caller, Challenge):
             return _challenge(caller)
         return Intake(head, endpoint.gateway, endpoint, caller)

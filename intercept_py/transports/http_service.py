@@ -19,6 +19,8 @@ from intercept_py.errors import InterceptError
 from intercept_py.log import Log
 from intercept_py.transports.http_connection import Connection
 from intercept_py.transports.http_guard import is_loopback
+from intercept_py.transports.http_heads import Heads
+from intercept_py.transports.http_reader import Known
 from intercept_py.transports.http_server import App
 
 MAX_CONNECTIONS: Final = 4096
@@ -76,6 +78,7 @@ class Service:
         self.idle = idle
         self.now = 0.0
         self.date = b""
+        self.heads: Heads[Known] = Heads()
         self._log = log
         self._max_connections = max_connections
         self._max_backlog = max_backlog
