@@ -36,7 +36,10 @@ _LONGEST_ID: Final = 1024
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What the head says, as far as anybody here reads it. `mcp`: the fields that repeat what the body says."""
+    """What the head says, as far as anybody here reads it. `mcp`: the fields that repeat what the body says.
+
+    `agreed` is for who compares them with bodies: heads that come again are not read again.
+    """
 
     method: str
     path: str
@@ -50,6 +53,7 @@ class Head(msgspec.Struct, frozen=True):
     version: str | None
     mcp: list[Field]
     arrival: Arrival | None
+    agreed: set[tuple[object, ...]] = msgspec.field(default_factory=set)
 
 
 class Guard:

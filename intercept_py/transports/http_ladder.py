@@ -15,11 +15,12 @@ from typing import Final
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import JsonObject, RequestId
+from intercept_py.model import Json, JsonObject, RequestId
 from intercept_py.transports.http_guard import Head
 from intercept_py.transports.http_messages import Answer, empty, problem
 from intercept_py.wire import http_fields, messages
 from intercept_py.wire.codec import INVALID_PARAMS
+from intercept_py.wire.http_params import mirrors_of
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
 
 _HEADER_MISMATCH: Final = -32020
@@ -30,6 +31,8 @@ _ENVELOPE: Final = (PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabil
 _MODERN_VERSIONS: Final = ["2026-07-28"]
 _REMOVED: Final = frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"})
 """Methods that MCP 2026-07-28 has no more."""
+
+_MOST_AGREED: Final = 8
 
 _decode = msgspec.json.Decoder().decode
 
@@ -55,15 +58,28 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     params = value.get("params")
     if type(params) is not dict:
         params = {}
-    modern = head.modern or http_fields.version_of(params) is not None
+    version = http_fields.version_of(params)
+    modern = head.modern or version is not None
     method = value.get("method")
     name = params.get("name")
     schema = schema_of(name) if method == "tools/call" and type(name) is str else None
     refusal = _refusal(head, value, params) if modern else None
-    refusal = refusal or _disagreement(head, value, schema) or (_removed(value) if modern else None)
+    # The fields of calls that differ in nothing but their arguments, with the same head, agree once for all.
+    same = (name, version, "id" in value) if _is_plain(method, name, version, schema) else None
+    if refusal is None and same not in head.agreed:
+        refusal = _disagreement(head, value, schema)
+        if refusal is None and same is not None and len(head.agreed) < _MOST_AGREED:
+            head.agreed.add(same)
+    refusal = refusal or (_removed(value) if modern else None)
     if refusal is not None:
         return refusal
     return Post(modern, _request_id(value), method if type(method) is str else None)
+
+
+def _is_plain(method: Json, name: Json, version: Json, schema: JsonObject | None) -> bool:
+    """Whether a call's fields repeat nothing but its method, its name and its version."""
+    known = method == "tools/call" and type(name) is str and type(version) is str
+    return known and (schema is None or not mirrors_of(schema))
 
 
 def _unreadable(body: bytes) -> Answer:

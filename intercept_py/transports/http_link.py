@@ -28,6 +28,7 @@ from intercept_py.transports.link_messages import EVENTS, JSON, refusal
 from intercept_py.transports.link_requests import Goodbye, Listening, Notice, Post
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.http_fields import encode_value, outbound_fields, trace_fields, version_of
+from intercept_py.wire.http_params import mirrors_of
 
 _POST = encode_fields([(b"Content-Type", JSON), (b"Accept", JSON + b", " + EVENTS)])
 _GET = encode_fields([(b"Accept", EVENTS)])
@@ -41,6 +42,8 @@ _PAUSE, _MAX_PAUSE = 1.0, 60.0
 _TRIES = 5
 """Seconds before an event stream is asked for again where the server names no time; how often in a row."""
 _FAREWELL = 2.0
+_MOST_KEPT = 256
+_LONGEST_KEPT = 1024
 
 
 class Remote:
@@ -50,6 +53,20 @@ class Remote:
         self.client = client
         self.limit = limit
         self.log = log
+        self._calls: dict[tuple[str, str], bytes] = {}
+
+    def fields_of_call(self, params: JsonObject, version: str, schema: JsonObject | None) -> bytes:
+        """The lines that a modern `tools/call` takes along. Most calls are of a few tools."""
+        key = params["name"], version
+        plain = schema is None or not mirrors_of(schema)
+        made = self._calls.get(key) if plain else None
+        if made is None:
+            made = encode_fields(outbound_fields("tools/call", params, version, schema))
+            if plain and len(made) <= _LONGEST_KEPT:
+                if len(self._calls) >= _MOST_KEPT:
+                    self._calls.clear()
+                self._calls[key] = made
+        return made
 
 
 class HttpLink:
@@ -151,19 +168,22 @@ class HttpLink:
 
     def _send(self, message: ToUpstream) -> None:
         method, params, ticket = message.method, message.params, message.ticket
-        modern = type(version_of(params)) is str
+        version = version_of(params)
+        modern = type(version) is str
         if ticket is None:
             self._notify(message, modern)
             return
         post = self._asking[ticket] = Post(self, ticket, method, modern, len(message.data))
-        schema = self._schema_of(params["name"]) if modern and method == "tools/call" else None
-        version = None if method == "initialize" else self._version
-        fields = _POST + encode_fields(outbound_fields(method, params, version, schema) + self._trace(modern))
-        if not modern:
+        if type(version) is not str:
+            agreed = None if method == "initialize" else self._version
             if method == "initialize":
                 self._session, self._first = None, post
-            fields += self._session_field()
-        self._remote.client.send("POST", fields, message.data, post)
+            fields = encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
+        elif method == "tools/call":
+            fields = self._remote.fields_of_call(params, version, self._schema_of(params["name"])) + self._trace()
+        else:
+            fields = encode_fields(outbound_fields(method, params, None, None)) + self._trace()
+        self._remote.client.send("POST", _POST + fields, message.data, post)
 
     def _notify(self, message: ToUpstream, modern: bool) -> None:
         if message.method == "notifications/cancelled" and self._hang_up(message.params.get("requestId")):
@@ -192,10 +212,12 @@ class HttpLink:
         self._later(_PATIENCE, request.leave)
         return False
 
-    def _trace(self, modern: bool) -> list[tuple[bytes, bytes]]:
+    def _trace(self) -> bytes:
         """Trace context goes on as it came, if it is sound; in a session nobody can tell which message it came with."""
         arrival = self.receiver.arrival
-        return trace_fields(arrival.traceparent, arrival.tracestate) if modern and arrival is not None else []
+        if arrival is None or arrival.traceparent is None:
+            return b""
+        return encode_fields(trace_fields(arrival.traceparent, arrival.tracestate))
 
     def _session_field(self) -> bytes:
         return b"" if self._session is None else b"Mcp-Session-Id: %b\r\n" % self._session
@@ -240,7 +262,7 @@ class HttpLink:
 
     def over(self, request: Request) -> None:
         """See `Owner`."""
-        if isinstance(request, Notice):
+        if type(request) is Notice:
             self._notices.discard(request)
             self._weight -= request.size
         elif isinstance(request, Asking) and self._asking.get(request.stream) is request:
