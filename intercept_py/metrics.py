@@ -10,12 +10,14 @@ __all__ = ["MEDIA_TYPE", "Metrics", "ServerMetrics"]
 
 import platform
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from intercept_py.model import Finding, Outcome
@@ -37,6 +39,68 @@ _MOST_SERIES: Final = 20_000
 _LIMIT: Final = ("server", "entry", "tool", "rule", "counter", "window", "strategy")
 
 
+class _Tally:
+    """What happens at every call, counted by one thread: the library's counters and histograms cost ten times that."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+class _Times:
+    """How long something took, in seconds: how often up to each of `bounds`, and beyond; see `_Tally`."""
+
+    __slots__ = ("_bounds", "_numbers", "_total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._numbers = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._numbers[bisect_left(self._bounds, seconds)] += 1
+        self._total += seconds
+
+    def tell(self, labels: tuple[str, ...], family: HistogramMetricFamily) -> None:
+        """Any thread may ask."""
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        family.add_metric(labels, list(zip(names, accumulate(self._numbers), strict=True)), self._total)
+
+
+class _Calls(Collector):
+    """What is counted at every call, by labels."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[tuple[str, ...], _Tally] = {}
+        self.deciding: dict[tuple[str, ...], _Times] = {}
+        self.waiting: dict[tuple[str, ...], _Times] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        decisions = CounterMetricFamily(
+            "intercept_decisions",
+            "Messages that were judged. `rule` and `code` say why one was denied.",
+            labels=("server", "method", "tool", "rule", "effect", "code"),
+        )
+        for labels, tally in list(self.decisions.items()):
+            decisions.add_metric(labels, tally.number)
+        deciding = HistogramMetricFamily(
+            "intercept_decision_duration_seconds",
+            "From when a message was held back until its decision was recorded and its charges were kept.",
+            labels=("server",),
+        )
+        for labels, times in list(self.deciding.items()):
+            times.tell(labels, deciding)
+        waiting = HistogramMetricFamily(
+            "intercept_upstream_duration_seconds",
+            "From the decision on a request to its end.",
+            labels=("server", "method", "tool", "outcome"),
+        )
+        for labels, times in list(self.waiting.items()):
+            times.tell(labels, waiting)
+        yield from (decisions, deciding, waiting)
+
+
 class Metrics:
     """All metrics of this process. They are kept by the process, and begin with it."""
 
@@ -46,12 +110,8 @@ class Metrics:
         ProcessCollector(registry=registry)
         build = Gauge("intercept_build_info", "What runs.", ("version", "python"), registry=registry)
         build.labels(version, platform.python_version()).set(1)
-        self.decisions = Counter(
-            "intercept_decisions",
-            "Messages that were judged. `rule` and `code` say why one was denied.",
-            ("server", "method", "tool", "rule", "effect", "code"),
-            registry=registry,
-        )
+        self.calls = _Calls()
+        registry.register(self.calls)
         self.shadowed = Counter(
             "intercept_shadow_denials",
             "Denials by rules that are only watched.",
@@ -62,20 +122,6 @@ class Metrics:
             "intercept_uncounted_calls",
             "Calls that went on although their limits, which fail open, could not be counted.",
             ("server",),
-            registry=registry,
-        )
-        self.deciding = Histogram(
-            "intercept_decision_duration_seconds",
-            "From when a message was held back until its decision was recorded and its charges were kept.",
-            ("server",),
-            buckets=_DECIDING,
-            registry=registry,
-        )
-        self.waiting = Histogram(
-            "intercept_upstream_duration_seconds",
-            "From the decision on a request to its end.",
-            ("server", "method", "tool", "outcome"),
-            buckets=_WAITING,
             registry=registry,
         )
         self.errors = Counter(
@@ -129,10 +175,10 @@ class ServerMetrics:
         self.limits: LimitUse | None = None
         self._metrics = metrics
         self._policy = policy
-        # A metric finds its children by labels in 1 µs; these are found in a tenth of that.
-        self._decisions: dict[tuple[str, str, str, str], Counter] = {}
-        self._waiting: dict[tuple[str, str, Outcome], Histogram] = {}
-        self._deciding = metrics.deciding.labels(server)
+        # By what they are about; their labels take longer to make.
+        self._decisions: dict[tuple[str, str, str, str], _Tally] = {}
+        self._waiting: dict[tuple[object, Outcome], _Times] = {}
+        self._deciding = metrics.calls.deciding.setdefault((server,), _Times(_DECIDING))
         self._uncounted = metrics.uncounted.labels(server)
         self._begun = self._ended = 0
         metrics.in_flight.labels(server).set_function(lambda: self._begun - self._ended)
@@ -146,31 +192,25 @@ class ServerMetrics:
 
     def decided(self, judged: Judged) -> object:
         """Count a decision; gives method and tool for its end."""
-        method = str(judged.message.method)
-        if method not in KNOWN_METHODS:
-            method = OTHER
-        tool = "" if judged.call is None else self._names(judged.call.name, judged.call.tool)
-        finding = judged.finding
-        why = ("", "") if finding is None else (finding.rule or "", finding.code)
-        key = (method, tool, *why)
-        (self._decisions.get(key) or self._decision(key)).inc()
-        self._deciding.observe(judged.seconds)
+        message, call, finding = judged.message, judged.call, judged.finding
+        method = message.method if message.method in KNOWN_METHODS else OTHER
+        tool = "" if call is None else self._names(call.name, call.tool)
+        key = (method, tool, "", "") if finding is None else (method, tool, finding.rule or "", finding.code)
+        (self._decisions.get(key) or self._decision(key)).number += 1
+        self._deciding.add(judged.seconds)
         if judged.shadowed:
             self._shadowed(method, tool, judged.shadowed)
         if finding is None:
             if judged.uncounted:
                 self._uncounted.inc()
-            if judged.message.id is not None:
+            if message.id is not None:
                 self._begun += 1
         return method, tool
 
     def ended(self, seen: object, outcome: Outcome, code: int | None, seconds: float) -> None:
         """Count an end. `code` is the server's own choice of a number, so it is no label."""
-        assert isinstance(seen, tuple)
         self._ended += 1
-        method, tool = seen
-        key = (method, tool, outcome)
-        (self._waiting.get(key) or self._outcome(key)).observe(seconds)
+        (self._waiting.get((seen, outcome)) or self._outcome(seen, outcome)).add(seconds)
         if outcome not in _FINE:
             self._metrics.errors.labels(self.server, outcome).inc()
 
@@ -189,19 +229,22 @@ class ServerMetrics:
             self._metrics.policy.remove(self.server, self._policy.revision)
             self._take(policy)
 
-    def _decision(self, key: tuple[str, str, str, str]) -> Counter:
+    def _decision(self, key: tuple[str, str, str, str]) -> _Tally:
         method, tool, rule, code = key
         effect = "deny" if code else "allow"
+        tallies = self._metrics.calls.decisions
         if len(self._decisions) >= _MOST_SERIES:
             # Not kept: there would be as many keys as there were to be series.
-            return self._metrics.decisions.labels(self.server, method, OTHER, OTHER, effect, code)
-        child = self._metrics.decisions.labels(self.server, method, tool, label(rule), effect, code)
-        self._decisions[key] = child
-        return child
+            return tallies.setdefault((self.server, method, OTHER, OTHER, effect, code), _Tally())
+        tally = tallies.setdefault((self.server, method, tool, label(rule), effect, code), _Tally())
+        self._decisions[key] = tally
+        return tally
 
-    def _outcome(self, key: tuple[str, str, Outcome]) -> Histogram:
-        child = self._waiting[key] = self._metrics.waiting.labels(self.server, *key)
-        return child
+    def _outcome(self, seen: object, outcome: Outcome) -> _Times:
+        assert isinstance(seen, tuple)
+        times = self._metrics.calls.waiting.setdefault((self.server, *seen, outcome), _Times(_WAITING))
+        self._waiting[seen, outcome] = times
+        return times
 
     def _shadowed(self, method: str, tool: str, findings: tuple[Finding, ...]) -> None:
         for finding in findings:

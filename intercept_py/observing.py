@@ -63,11 +63,6 @@ class Judged(msgspec.Struct, frozen=True):
     uncounted: bool = False
     arrival: Arrival | None = None
 
-    @property
-    def pending(self) -> bool:
-        """Whether `ended` will be told of it: it is a request that goes on."""
-        return self.finding is None and self.message.id is not None
-
 
 class Observer(Protocol):
     """Watches one server's conversations. Its methods never block. What they raise is lost, and harms nobody."""
@@ -152,36 +147,43 @@ class Watch:
         """What was judged since the last time is recorded; these tickets were denied after all."""
         now = self._timer()
         for judge, call, caller, decision_id, decision, since, arrival in self._uncertain:
+            ticket, message = judge.ticket, judge.message
+            finding = denied.get(ticket, decision.finding)
             judged = Judged(
-                judge.message,
+                message,
                 call,
                 caller,
                 decision_id,
                 now - since,
-                denied.get(judge.ticket, decision.finding),
+                finding,
                 decision.shadowed,
                 judge.upward,
-                bool(decision.uncounted) or judge.ticket in self._opened,
+                bool(decision.uncounted) or ticket in self._opened,
                 arrival,
             )
-            with suppress(Exception):  # see `Observer`
+            try:
                 seen = self._observer.decided(judged)
-                if judged.pending:
-                    self._open[judge.ticket] = seen
-                    if judge.message.method == "tools/list":
-                        self._lists.add(judge.ticket)
+                if finding is None and message.id is not None:
+                    self._open[ticket] = seen
+                    if message.method == "tools/list":
+                        self._lists.add(ticket)
+            except Exception:  # see `Observer`
+                pass
         self._uncertain.clear()
         self._opened.clear()
 
     def ended(self, settle: Settle, outcome: Outcome, seconds: float) -> None:
         """An allowed request is over; `outcome` is the true one."""
-        with suppress(Exception):
-            if settle.ticket in self._open:
-                self._observer.ended(self._open.pop(settle.ticket), outcome, settle.code, seconds)
-            if settle.ticket in self._lists:
-                self._lists.remove(settle.ticket)
+        ticket = settle.ticket
+        try:
+            if ticket in self._open:
+                self._observer.ended(self._open.pop(ticket), outcome, settle.code, seconds)
+            if ticket in self._lists:
+                self._lists.remove(ticket)
                 if outcome == "ok":
                     self._observer.listed([tool.name for tool in read_page(settle.result)[1]])
+        except Exception:  # see `Observer`
+            pass
 
     def failed(self, code: str) -> None:
         """See `Observer`."""
