@@ -215,7 +215,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         length = fields.get(b"content-length")
         if head is None or length is None or status in (204, 304) or not self._parser.should_keep_alive():
             return
-        if not self._parser.should_upgrade() and not self._interim and is_whole(head, self._count):
+        if is_whole(head, self._count):
             self._pool.heads.learn((_SERVER, head), (status, fields, int(length)))
 
     def _finish(self) -> None:

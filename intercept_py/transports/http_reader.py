@@ -108,7 +108,7 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read on. Raises what `read` and `admit` raise, or `httptools.HttpParserCallbackError`."""
         while data and self.refusal is None:
-            between = self.in_head and self.request is None and not self._received and not self._last
+            between = self.request is None and not self._received and not self._last
             data = self._take(data) if between else self._parse(data)
         if self._too_much():
             self.refuse(_HEAD_TOO_LONG)
