@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakMethod, WeakSet
 
 import msgspec
 
@@ -67,6 +67,13 @@ class _Shared:
         self.spare: list[Conversation] = []
 
 
+class _Open(Conversation):
+    """One of a mount's conversations. `shared` is where it may go when it is over, to be used again."""
+
+    session: Session
+    shared: _Shared | None = None
+
+
 class Mount:
     """See the module. `server` names it in records and in the keys of its counters.
 
@@ -101,6 +108,7 @@ class Mount:
         self._forget_at = 0.0
         # By who it is; claims by their identity, since they are kept.
         self._callers: dict[tuple[object, ...], _Shared] = {}
+        self._strangers: dict[str, Caller] = {}
         self._busy: set[Conversation] = set()
         self._left: set[Conversation] = set()  # those of them that are over
         self._unrecorded: set[Conversation] = set()
@@ -111,14 +119,14 @@ class Mount:
         self._commits = Commits(audit)
         self._main = self._enforcer(Caller())
         self._group = Group(self._main, log, lambda commit: asyncio.get_running_loop().call_soon(commit))
-        self._open: WeakKeyDictionary[Conversation, tuple[Session, _Shared | None]] = WeakKeyDictionary()
+        self._open: WeakSet[_Open] = WeakSet()
 
     # ---- who calls
 
     def recognise(self, authorization: str | None, address: str) -> Caller | Challenge | None:
         """Who sends this `Authorization` header from this address; None: only `authenticate` can tell."""
         if self._door is None:
-            return Caller(address=address)
+            return self._stranger(address)
         try:
             return self._door.recognise(authorization, address)
         except Unauthorized as exc:
@@ -127,11 +135,19 @@ class Mount:
     async def authenticate(self, authorization: str | None, address: str) -> Caller | Challenge:
         """Who sends this `Authorization` header from this address."""
         if self._door is None:
-            return Caller(address=address)
+            return self._stranger(address)
         try:
             return await self._door.authenticate(authorization, address)
         except Unauthorized as exc:
             return self._turned_away(exc)
+
+    def _stranger(self, address: str) -> Caller:
+        caller = self._strangers.get(address)
+        if caller is None:
+            if len(self._strangers) >= _KEPT_CALLERS:
+                self._strangers.clear()
+            caller = self._strangers[address] = Caller(address=address)
+        return caller
 
     def _turned_away(self, exc: Unauthorized) -> Challenge:
         self._log("info", f"a request to `{self.server}` was not authorized: {exc.reason}")
@@ -170,10 +186,11 @@ class Mount:
             headers=self._upstream.headers,
             group=self._group,
         )
-        conversation = Conversation(made, front, connect, self._settings.max_message_bytes, self._news)
-        pump = WeakMethod(conversation.pump)  # else the session, a value of `_open`, would keep its key alive for ever
+        conversation = _Open(made, front, connect, self._settings.max_message_bytes, self._news)
+        pump = WeakMethod(conversation.pump)  # a ring of references would wait for the garbage collector
         made.ready = lambda: (pump() or bool)()
-        self._open[conversation] = made, shared if version is None else None
+        conversation.shared = shared if version is None else None
+        self._open.add(conversation)
         return conversation
 
     def over(self, conversation: Conversation) -> None:
@@ -181,7 +198,7 @@ class Mount:
         if conversation.waiting:  # for the server's word on what was cancelled, or for its answer to a notification
             self._left.add(conversation)
             return
-        _, shared = self._open.get(conversation, (None, None))
+        shared = conversation.shared if isinstance(conversation, _Open) else None
         if shared is not None and self._may_be_spared(shared):
             conversation.meet(NOBODY)
             shared.spare.append(conversation)
@@ -197,9 +214,9 @@ class Mount:
 
     def _leave(self, conversation: Conversation) -> None:
         conversation.leave()
-        session, _ = self._open.pop(conversation, (None, None))
-        if session is not None:
-            session.ready = bool
+        if isinstance(conversation, _Open):
+            self._open.discard(conversation)
+            conversation.session.ready = bool
 
     @property
     def needs_session(self) -> bool:
@@ -320,8 +337,8 @@ class Mount:
         self._policy = policy
         self._forget_callers()
         self._main.replace(policy)
-        for conversation, (session, _) in list(self._open.items()):
-            session.replace_policy(policy)
+        for conversation in list(self._open):
+            conversation.session.replace_policy(policy)
             conversation.pump()
 
     # ---- the end

@@ -182,17 +182,17 @@ class Session:
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
-            if isinstance(command, Judge):
+            if type(command) is Judge:
                 self._judge(command, self._enforcer.caller)
                 continue
             if self._batch:
                 self._send_judged()  # what was judged before goes first
-            if isinstance(command, ToUpstream):
+            if type(command) is ToUpstream:
                 if not (command.courtesy and self.upstream_crowded):
                     self.to_upstream.append(command)
-            elif isinstance(command, ToClient):
+            elif type(command) is ToClient:
                 self.to_client.append(command)
-            elif isinstance(command, Settle):
+            elif type(command) is Settle:
                 self._settled.append((command, self._clock()))
             else:
                 self._perform_rare(command)

@@ -89,4 +89,4 @@ async def fallen_to(number: int) -> None:
 
 def conversations() -> int:
     """How many there are."""
-    return sum(type(one) is Conversation for one in gc.get_objects())
+    return sum(issubclass(type(one), Conversation) for one in gc.get_objects())

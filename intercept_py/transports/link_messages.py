@@ -97,7 +97,8 @@ def one_line(data: bytes) -> bytes:
 
 def media_type(fields: dict[bytes, bytes]) -> bytes:
     """The type in `Content-Type`, in lower case and without parameters; empty without one."""
-    return fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = fields.get(b"content-type", b"")
+    return kind if kind == JSON else kind.partition(b";")[0].strip().lower()
 
 
 def shown(kind: bytes) -> str:
