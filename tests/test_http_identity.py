@@ -24,6 +24,7 @@ from mcp_types import TextContent
 
 from intercept_py.identity import tokens
 from tests.support import issuer as issuers
+from tests.support import web
 from tests.support.commands import echo_server
 from tests.support.echo_server import TOOLS, EchoServer
 from tests.support.http_front import JSON, MODERN, call, message
@@ -80,7 +81,7 @@ class Proxy(msgspec.Struct, frozen=True):
         """A client of the SDK that shows a token."""
         async with (
             asyncio.timeout(30),
-            httpx2.AsyncClient(headers=bearer(token), timeout=20) as http,
+            web.client(headers=bearer(token)) as http,
             Client(streamable_http_client(self.url, http_client=http), mode=mode) as client,
         ):
             yield client
@@ -91,7 +92,7 @@ class Proxy(msgspec.Struct, frozen=True):
         if "_meta" in body["params"]:
             headers |= MODERN | {"Mcp-Method": body["method"]}
             headers |= {"Mcp-Name": body["params"]["name"]} if "name" in body["params"] else {}
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with web.client() as http:
             return await http.post(self.url, json=body, headers=headers | fields)
 
 
@@ -180,7 +181,7 @@ async def test_no_bad_token_is_let_in_nor_told_what_is_wrong_with_it(tmp_path: P
 
 
 async def test_clients_find_the_issuer_without_a_token(tmp_path: Path, issuer: Issuer) -> None:
-    async with proxy(tmp_path, issuer) as one, httpx2.AsyncClient() as http:
+    async with proxy(tmp_path, issuer) as one, web.client() as http:
         challenge = (await one.post(None, call("list_runs", modern=True))).headers["www-authenticate"]
         document = (await http.get(challenge.partition('="')[2].rstrip('"'))).json()
         assert document["resource"] == one.url
@@ -226,7 +227,7 @@ async def test_a_principal_has_one_limit_in_all_its_sessions_and_tokens(tmp_path
 
 
 async def test_nobody_can_use_the_session_of_another_principal(tmp_path: Path, issuer: Issuer) -> None:
-    async with proxy(tmp_path, issuer) as one, httpx2.AsyncClient(timeout=20) as http:
+    async with proxy(tmp_path, issuer) as one, web.client() as http:
         hello: dict[str, Any] = {
             "protocolVersion": "2025-11-25",
             "capabilities": {},

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.http_soak import CLIENTS, idle_sessions, load, proxy, warm
 from intercept_py.transports.conversation import Conversation
+from tests.support import web
 from tests.support.http_front import JSON, MODERN, Scripted, call, front, message
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +48,7 @@ async def test_200_idle_sessions_that_listen_cost_little_memory(tmp_path: Path) 
 
 
 async def test_nothing_is_kept_of_a_session_that_has_ended(tmp_path: Path) -> None:
-    async with front(tmp_path) as one, httpx2.AsyncClient() as client:
+    async with front(tmp_path) as one, web.client() as client:
         before = conversations()
         for _ in range(5):
             begun = await client.post(one.url, json=message("initialize"), headers=JSON)
@@ -65,7 +66,7 @@ async def test_nothing_is_kept_of_a_session_that_has_ended(tmp_path: Path) -> No
 
 async def test_nothing_is_kept_of_a_call_that_was_dropped_and_that_the_server_gives_up(tmp_path: Path) -> None:
     upstream = Scripted()
-    async with front(tmp_path, upstream=upstream) as one, httpx2.AsyncClient() as client:
+    async with front(tmp_path, upstream=upstream) as one, web.client() as client:
         before = conversations()
         named = {"Mcp-Method": "tools/call", "Mcp-Name": "hold"}
         with pytest.raises(httpx2.ReadTimeout):

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["Sessions"]
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from intercept_py.model import Caller
 from intercept_py.transports.http_exchange import Exchange, is_error
@@ -17,6 +17,8 @@ from intercept_py.transports.http_fronts import HttpSession
 from intercept_py.transports.http_gateway import Gateway, Settings
 from intercept_py.transports.http_messages import Answer, Fields, problem
 from intercept_py.wire.messages import INTERNAL_ERROR
+
+_LAST: Final = 10
 
 
 class Sessions:
@@ -51,7 +53,7 @@ class Sessions:
 
         It exists for other requests, and its id is told, once the server has agreed to it.
         """
-        if len(self._known) + len(self._opening) >= self._settings.max_sessions:
+        if not self._has_room(caller):
             why = "too many sessions are open: try again later"
             return problem(503, why, (b"retry-after", b"10"), code=INTERNAL_ERROR)
         session = HttpSession(caller, self._clock, self._forget)
@@ -59,6 +61,15 @@ class Sessions:
         self._opening.add(session)
         exchange.begin_with(lambda first: self._establish(session, first))
         return session
+
+    def _has_room(self, caller: Caller) -> bool:
+        """A tenth of all places is for principals who have none yet: else one of them could keep all others out."""
+        most = self._settings.max_sessions
+        free = most - len(self._known) - len(self._opening)
+        if caller.principal is None or free > most // _LAST:
+            return free > 0
+        held = {session.principal for session in (*self._known.values(), *self._opening)}
+        return free > 0 and caller.principal not in held
 
     def _establish(self, session: HttpSession, first: bytes) -> Fields:
         """The answer to `initialize` begins. A server that keeps no session needs none of ours."""

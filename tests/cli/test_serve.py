@@ -24,6 +24,7 @@ from mcp_types import TextContent
 from intercept_py.cli import audit, serve
 from intercept_py.identity import tokens
 from tests.conformance.pairings import listening
+from tests.support import web
 from tests.support.commands import echo_server
 from tests.support.wire import DENIED
 
@@ -210,7 +211,7 @@ class Gateway(msgspec.Struct, frozen=True):
     @asynccontextmanager
     async def client(self, server: str, mode: Literal["auto", "legacy"] = "auto") -> AsyncIterator[Client]:
         """A client of the SDK that shows the token `both`."""
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {self.tokens['both']}"}, timeout=20) as http:
+        async with web.client(headers={"Authorization": f"Bearer {self.tokens['both']}"}) as http:
             transport = streamable_http_client(f"{self.url}/{server}/mcp", http_client=http)
             async with Client(transport, mode=mode) as client:
                 yield client
@@ -292,7 +293,7 @@ async def test_a_changed_policy_counts_for_its_own_server_only(gateway: Gateway)
 def test_who_may_call_depends_on_the_server(gateway: Gateway, token: str | None, statuses: tuple[int, int]) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {gateway.tokens.get(token, token)}"}
     headers |= {"Accept": "application/json, text/event-stream"}
-    answers = [httpx2.post(f"{gateway.url}/{name}/mcp", json=INITIALIZE, headers=headers) for name in "ab"]
+    answers = [web.post(f"{gateway.url}/{name}/mcp", json=INITIALIZE, headers=headers) for name in "ab"]
     assert tuple(answer.status_code for answer in answers) == statuses
     for name, answer in zip("ab", answers, strict=True):
         end(gateway, name, answer)
@@ -309,7 +310,7 @@ INITIALIZE = {
 def test_each_server_has_room_for_as_many_sessions_as_the_file_says(gateway: Gateway) -> None:
     headers = {"Authorization": f"Bearer {gateway.tokens['both']}", "Accept": "application/json, text/event-stream"}
     answers = {
-        name: [httpx2.post(f"{gateway.url}/{name}/mcp", json=INITIALIZE, headers=headers) for _ in range(3)]
+        name: [web.post(f"{gateway.url}/{name}/mcp", json=INITIALIZE, headers=headers) for _ in range(3)]
         for name in "ab"
     }
     assert {name: [answer.status_code for answer in found] for name, found in answers.items()} == {
@@ -331,7 +332,7 @@ def end(gateway: Gateway, server: str, answer: httpx2.Response) -> None:
 
 def test_there_is_nothing_beside_the_servers(gateway: Gateway) -> None:
     for path in ("/mcp", "/", "/d/mcp", "/a", "/a/mcp/", "/A/mcp"):
-        assert httpx2.post(f"{gateway.url}{path}", json=INITIALIZE).status_code == 404
+        assert web.post(f"{gateway.url}{path}", json=INITIALIZE).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_behind_a_reverse_proxy_it_answers_to_its_public_name_and_to_this_machin
         [sys.executable, "-m", "intercept_py", "serve", "-c", str(folder / "gateway.yaml")], folder / "log"
     ) as url:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream", "Host": host}
-        assert httpx2.post(url, json=INITIALIZE, headers=headers).status_code == status
+        assert web.post(url, json=INITIALIZE, headers=headers).status_code == status
 
 
 @pytest.mark.anyio

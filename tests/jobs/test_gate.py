@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -20,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from intercept_py.jobs.gate import BODY_LIMIT
 from intercept_py.jobs.serving import over_http
 from intercept_py.transports.http_guard import is_loopback
+from tests.support import web
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def serving(host: str = "127.0.0.1", patience: int = 10) -> AsyncIterator[
 
 
 async def post(address: tuple[str, int], body: bytes = b"{}", headers: Headers | None = None) -> tuple[int, Any]:
-    async with httpx2.AsyncClient() as http:
+    async with web.client() as http:
         answer = await http.post(f"http://{address[0]}:{address[1]}/", content=body, headers=headers)
         return answer.status_code, answer.json()
 
@@ -139,7 +139,7 @@ async def test_a_request_on_one_connection_too_many_is_refused() -> None:
     async with serving() as address:
         idle = [await anyio.to_thread.run_sync(partial(socket.create_connection, address)) for _ in range(128)]
         try:
-            async with httpx2.AsyncClient() as http:
+            async with web.client() as http:
                 assert (await http.get(f"http://{address[0]}:{address[1]}/")).status_code == 503
         finally:
             for connection in idle:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp_types import (
@@ -35,6 +34,7 @@ from intercept_py.jobs.dialects import pydantic_texts
 from intercept_py.jobs.gate import BODY_LIMIT
 from intercept_py.jobs.serving import Context, Service, build_server, mcp_app, over_http, text_result
 from intercept_py.model import JsonObject
+from tests.support import web
 from tests.support.jobs import Listening, alive, command, dialect, facts, gone, listening, processes_of, root_of, text
 
 pytestmark = pytest.mark.anyio
@@ -197,7 +197,7 @@ async def test_a_dialect_is_served_over_http_in_both_eras(shared: Listening, mod
 
 
 async def test_over_http_strangers_and_giants_are_refused(shared: Listening) -> None:
-    async with httpx2.AsyncClient() as http:
+    async with web.client() as http:
         rebound = await http.post(shared.url, json={}, headers={"Host": "evil.example"})
         assert rebound.status_code == 421
         foreign = await http.post(shared.url, json={}, headers={"Origin": "http://evil.example"})

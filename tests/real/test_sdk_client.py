@@ -21,6 +21,7 @@ from mcp_types import (
     ElicitRequestParams,
     ElicitResult,
     TextContent,
+    Tool,
 )
 
 from tests.conformance.pairings import PAIRINGS, Proxies, Server, for_sdk, listening
@@ -53,16 +54,17 @@ async def _sample(context: ClientRequestContext, params: CreateMessageRequestPar
 
 @asynccontextmanager
 async def connected(server: Server, mode: str) -> AsyncIterator[Client]:
-    """A client that can be asked and sampled; all of it must be over within half a minute."""
-    client = Client(for_sdk(server), mode=mode, elicitation_callback=_elicit, sampling_callback=_sample, cache=None)
-    with anyio.fail_after(30):
-        async with client:
-            yield client
+    """A client that can be asked and sampled."""
+    async with Client(
+        for_sdk(server), mode=mode, elicitation_callback=_elicit, sampling_callback=_sample, cache=None
+    ) as client:
+        yield client
 
 
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """For fixtures that last: to start an SDK server takes longer than any of these tests."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="module", params=PAIRINGS)
@@ -78,62 +80,82 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield stack.enter_context(proxies.pairing(request.param, server))
 
 
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+async def client(guarded: Server, mode: str) -> AsyncIterator[Client]:
+    """A client through a pairing."""
+    async with connected(guarded, mode) as connection:
+        yield connection
+
+
+async def offered(client: Client) -> list[Any]:
+    """Everything that a client is told of what the server has, but for its tools."""
+    return [
+        (await client.list_resources()).resources,
+        (await client.list_prompts()).prompts,
+        (await client.read_resource("note://one")).contents,
+        await client.get_prompt("review", {"code": "x"}),
+        await client.call_tool("add", {"a": 1, "b": 2}),
+    ]
+
+
+_alone: dict[str, tuple[list[Tool], list[Any]]] = {}
+
+
+async def alone(mode: str) -> tuple[list[Tool], list[Any]]:
+    """The server's tools, and what else it offers, to a client of this mode without a proxy."""
+    if mode not in _alone:
+        async with connected(sdk_server(), mode) as client:
+            _alone[mode] = (await client.list_tools()).tools, await offered(client)
+    return _alone[mode]
+
+
 def text(result: CallToolResult) -> str:
     assert isinstance(result.content[0], TextContent)
     return result.content[0].text
 
 
-async def test_both_ends_agree_on_the_version_as_without_the_proxy(guarded: Server, mode: str) -> None:
-    async with connected(guarded, mode) as client:
-        assert client.protocol_version == VERSION[mode]
-        said = uuid.uuid4().hex
-        assert text(await client.call_tool("say", {"text": said})) == said
+async def test_both_ends_agree_on_the_version_as_without_the_proxy(client: Client, mode: str) -> None:
+    assert client.protocol_version == VERSION[mode]
+    said = uuid.uuid4().hex
+    assert text(await client.call_tool("say", {"text": said})) == said
 
 
-async def test_the_client_lists_what_the_server_offers_but_hidden_tools(guarded: Server, mode: str) -> None:
-    async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
-        listed = (await alone.list_tools()).tools
-        assert (await client.list_tools()).tools == [tool for tool in listed if tool.name != "break_it"]
-        assert (await client.list_resources()).resources == (await alone.list_resources()).resources
-        assert (await client.list_prompts()).prompts == (await alone.list_prompts()).prompts
-        assert (await client.read_resource("note://one")).contents == (await alone.read_resource("note://one")).contents
-        given = {"code": "x"}
-        assert await client.get_prompt("review", given) == await alone.get_prompt("review", given)
+async def test_the_client_is_offered_what_the_server_offers_but_hidden_tools(client: Client, mode: str) -> None:
+    tools, rest = await alone(mode)
+    assert (await client.list_tools()).tools == [tool for tool in tools if tool.name != "break_it"]
+    assert await offered(client) == rest
+    assert rest[-1].structured_content == {"total": 3}
 
 
-async def test_an_allowed_call_has_the_servers_structured_result(guarded: Server, mode: str) -> None:
-    async with connected(sdk_server(), mode) as alone, connected(guarded, mode) as client:
-        result = await client.call_tool("add", {"a": 1, "b": 2})
-        assert result.structured_content == {"total": 3}
-        assert result == await alone.call_tool("add", {"a": 1, "b": 2})
+async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(client: Client) -> None:
+    await client.list_tools()
+    result = await client.call_tool("add", {"a": 101, "b": 2})
+    assert result.is_error
+    assert text(result) == f"{DENIED}at most 100; rule `small`"
+    assert result.structured_content is None
+    assert result.meta is not None
+    assert result.meta[DECISION_KEY]["rule"] == "small"
 
 
-async def test_a_denial_of_a_tool_with_an_output_schema_is_an_error_result(guarded: Server, mode: str) -> None:
-    async with connected(guarded, mode) as client:
-        await client.list_tools()
-        result = await client.call_tool("add", {"a": 101, "b": 2})
-        assert result.is_error
-        assert text(result) == f"{DENIED}at most 100; rule `small`"
-        assert result.structured_content is None
-        assert result.meta is not None
-        assert result.meta[DECISION_KEY]["rule"] == "small"
+async def test_a_denial_by_a_limit_says_when_to_retry(client: Client) -> None:
+    said = {"text": uuid.uuid4().hex}
+    for _ in range(2):
+        assert not (await client.call_tool("say", said)).is_error
+    result = await client.call_tool("say", said)
+    assert result.is_error
+    assert text(result).startswith(DENIED)
+    assert result.meta is not None
+    decision: dict[str, Any] = result.meta[DECISION_KEY]
+    assert 0 < decision["retry_after"] <= 60
+    assert text(result).endswith(f"retry in {math.ceil(decision['retry_after'])} s")
 
 
-async def test_a_denial_by_a_limit_says_when_to_retry(guarded: Server, mode: str) -> None:
-    async with connected(guarded, mode) as client:
-        said = {"text": uuid.uuid4().hex}
-        for _ in range(2):
-            assert not (await client.call_tool("say", said)).is_error
-        result = await client.call_tool("say", said)
-        assert result.is_error
-        assert text(result).startswith(DENIED)
-        assert result.meta is not None
-        decision: dict[str, Any] = result.meta[DECISION_KEY]
-        assert 0 < decision["retry_after"] <= 60
-        assert text(result).endswith(f"retry in {math.ceil(decision['retry_after'])} s")
-
-
-async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: Server, mode: str) -> None:
+async def test_a_hidden_tool_is_denied_like_an_unknown_one(client: Client) -> None:
     async def refused(client: Client, tool: str) -> tuple[Any, ...]:
         try:
             result = await client.call_tool(tool, {})
@@ -141,11 +163,10 @@ async def test_a_hidden_tool_is_denied_like_an_unknown_one(guarded: Server, mode
             return error.code, error.message.replace(tool, "X"), error.error.data
         return result.is_error, text(result).replace(tool, "X")
 
-    async with connected(guarded, mode) as client:
-        assert await refused(client, "break_it") == await refused(client, "no_such_tool")
+    assert await refused(client, "break_it") == await refused(client, "no_such_tool")
 
 
-async def test_progress_arrives_in_order(guarded: Server, mode: str) -> None:
+async def test_progress_arrives_in_order(client: Client) -> None:
     """The client runs its callback beside the call, so that the last report may come just after the result."""
     seen: list[tuple[float, float | None, str | None]] = []
     complete = anyio.Event()
@@ -155,31 +176,27 @@ async def test_progress_arrives_in_order(guarded: Server, mode: str) -> None:
         if progress == total:
             complete.set()
 
-    async with connected(guarded, mode) as client:
-        assert text(await client.call_tool("count", {"steps": 3}, progress_callback=on_progress)) == "counted"
-        await complete.wait()
-        assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
+    assert text(await client.call_tool("count", {"steps": 3}, progress_callback=on_progress)) == "counted"
+    await complete.wait()
+    assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
 
 
-async def test_cancelling_a_call_cancels_it_in_the_server(guarded: Server, mode: str) -> None:
-    async with connected(guarded, mode) as client:
-        call = {"name": uuid.uuid4().hex}
-        async with anyio.create_task_group() as calls:
-            calls.start_soon(client.call_tool, "hang", call)
-            assert text(await client.call_tool("await_hanging", call)) == "hanging"
-            calls.cancel_scope.cancel()
-        assert text(await client.call_tool("await_cancelled", call)) == "cancelled"
+async def test_cancelling_a_call_cancels_it_in_the_server(client: Client) -> None:
+    call = {"name": uuid.uuid4().hex}
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(client.call_tool, "hang", call)
+        assert text(await client.call_tool("await_hanging", call)) == "hanging"
+        calls.cancel_scope.cancel()
+    assert text(await client.call_tool("await_cancelled", call)) == "cancelled"
 
 
-async def test_the_server_can_ask_the_user(guarded: Server, mode: str) -> None:
+async def test_the_server_can_ask_the_user(client: Client) -> None:
     """A request of the server in the legacy era, an `input_required` result and a second call in the modern one."""
-    async with connected(guarded, mode) as client:
-        assert text(await client.call_tool("greet", {})) == "hello Ada"
+    assert text(await client.call_tool("greet", {})) == "hello Ada"
 
 
-async def test_the_server_can_sample_the_clients_model(guarded: Server, mode: str) -> None:
-    async with connected(guarded, mode) as client:
-        assert text(await client.call_tool("consult", {})) == "the model says 42"
+async def test_the_server_can_sample_the_clients_model(client: Client) -> None:
+    assert text(await client.call_tool("consult", {})) == "the model says 42"
 
 
 @pytest.mark.parametrize("modern", MODES[1:])
@@ -193,13 +210,13 @@ async def test_subscribers_hear_of_changes(guarded: Server, modern: str) -> None
         assert text(await client.call_tool("change", {})) == "changed"
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(guarded: Server, mode: str) -> None:
+async def test_many_calls_at_once_each_get_their_own_answer(client: Client) -> None:
     answers: dict[int, Any] = {}
 
-    async def add(client: Client, number: int) -> None:
+    async def add(number: int) -> None:
         answers[number] = (await client.call_tool("add", {"a": number, "b": number})).structured_content
 
-    async with connected(guarded, mode) as client, anyio.create_task_group() as calls:
+    async with anyio.create_task_group() as calls:
         for number in range(50):
-            calls.start_soon(add, client, number)
+            calls.start_soon(add, number)
     assert answers == {number: {"total": 2 * number} for number in range(50)}

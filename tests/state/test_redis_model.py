@@ -143,10 +143,14 @@ class Sharing(RuleBasedStateMachine):
 
 @pytest.fixture
 def between(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Between]]:
-    """A port for each proxy, before a Redis whose time can be set and that knows the script for charges."""
+    """A port for each proxy, before a Redis whose time can be set and that knows the scripts: a lost answer is no wish
+    to be sent one.
+    """
     redis_store.set_time(monkeypatch)
     Clock(server.client)
-    Quota(RedisStorage(server.url)).charge("s", (charge(),))
+    quota = Quota(RedisStorage(server.url))
+    quota.refund(quota.charge("s", (charge(),)))
+    quota.close()
     with ExitStack() as stack:
         yield [stack.enter_context(lossy(server.port)) for _ in range(MOST)]
 

@@ -19,6 +19,7 @@ from intercept_py.transports.http_exchange import STREAM_LIMIT
 from intercept_py.transports.http_gateway import Document, Settings
 from intercept_py.transports.http_server import create_app
 from intercept_py.wire.commands import ToUpstream
+from tests.support import web
 from tests.support.http_front import JSON, MODERN, RUNNERS, Front, Link, Scripted, call, front, message, talk
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ def runner(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def http(**options: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(timeout=20, **options) as client:
+    async with web.client(**options) as client:
         yield client
 
 
@@ -412,6 +413,17 @@ async def test_sessions_are_bounded_and_end_when_idle(tmp_path: Path, runner: st
         await where.upstream.until(lambda: where.upstream.links[0].closed)
         assert (await post(where, OLD, headers)).status_code == 404
         await begin(where)
+
+
+async def test_nobody_takes_all_sessions_so_that_others_get_none(tmp_path: Path) -> None:
+    async with front(tmp_path, settings=Settings(max_sessions=20), guarded=True) as where:
+
+        async def opened(name: str) -> int:
+            body = message("initialize", 0, protocolVersion="2025-11-25")
+            return (await post(where, body, JSON, Authorization=f"Bearer {name}")).status_code
+
+        assert [await opened("hog") for _ in range(20)] == [200] * 18 + [503] * 2
+        assert [await opened(name) for name in ("ada", "ada", "bob", "cyd")] == [200, 503, 200, 503]
 
 
 async def test_a_request_at_the_server_keeps_its_session(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import json
 import socket
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from intercept_py.errors import InterceptError
 from intercept_py.transports.http_service import bind, new_event_loop
 from intercept_py.wire.commands import ToUpstream
+from tests.support import web
 from tests.support.http_front import JSON, Link, Scripted, call, front, message, talk
 from tests.transports.test_http_connection import FIELDS, GOOD, LAST, statuses
 
@@ -49,7 +49,7 @@ def test_an_event_loop_can_be_had() -> None:
 
 
 async def test_what_is_under_way_at_the_end_is_answered_and_the_rest_ends(tmp_path: Path) -> None:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with web.client() as client:
         async with front(tmp_path, grace=20) as where:
             opened = await client.post(where.url, json=message("initialize"), headers=JSON)
             headers = {**JSON, "Mcp-Session-Id": opened.headers["mcp-session-id"]}
@@ -69,7 +69,7 @@ async def test_what_is_under_way_at_the_end_is_answered_and_the_rest_ends(tmp_pa
 
 
 async def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with web.client() as client:
         async with front(tmp_path, grace=0.1) as where:
             body = call("hold", 5, modern=True)
             told = {**JSON, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "hold"}
