@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -27,57 +26,89 @@ hide: [deploy, "*_webhook_secret", switch_profile]
 HIDDEN = {"deploy", "generate_webhook_secret", "set_webhook_secret", "switch_profile"}
 
 
-@pytest.fixture
-def api() -> Iterator[TriggerApi]:
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[TriggerApi]:
     with TriggerApi() as api:
         yield api
 
 
 @pytest.fixture
-def environment(api: TriggerApi, tmp_path: Path) -> dict[str, str]:
+def api(stand_in: TriggerApi) -> TriggerApi:
+    """The stand-in, which nobody has asked anything yet."""
+    stand_in.requests.clear()
+    stand_in.cancelled.clear()
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where servers are started."""
+    return tmp_path_factory.mktemp("trigger")
+
+
+@pytest.fixture(scope="module")
+def environment(stand_in: TriggerApi, folder: Path) -> dict[str, str]:
     """What the server finds in its environment: the stand-in, a token and an empty home."""
-    home = tmp_path / "home"
+    home = folder / "home"
     home.mkdir()
-    return {**api.environment, "HOME": str(home)}
+    return {**stand_in.environment, "HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def records(folder: Path) -> Path:
+    """The audit file of `guarded`."""
+    return folder / "audit.jsonl"
+
+
+@pytest.fixture(scope="module")
+def guarded(environment: dict[str, str], folder: Path, records: Path) -> Iterator[Wire]:
+    """The server behind the shipped policy, after the handshake; to start one takes seconds."""
+    options = ("--state", "memory://", "--audit", str(records))
+    with Wire(proxy_command(POLICY, npm.trigger(), *options), env=environment, cwd=folder) as wire:
+        wire.initialize()
+        yield wire
 
 
 @pytest.fixture
-def guarded(proxy: StartProxy, environment: dict[str, str], tmp_path: Path) -> Wire:
-    """The server behind the shipped policy, after the handshake."""
-    wire = proxy(POLICY, npm.trigger(), env=environment, cwd=tmp_path)
+def fresh(proxy: StartProxy, environment: dict[str, str], folder: Path) -> Wire:
+    """As `guarded`, and no limit is used."""
+    wire = proxy(POLICY, npm.trigger(), env=environment, cwd=folder)
     wire.initialize()
     return wire
+
+
+class Alone(NamedTuple):
+    """What the server says without a proxy."""
+
+    handshake: dict[str, Any]
+    tools: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def alone(environment: dict[str, str], folder: Path) -> Alone:
+    with Wire(npm.trigger(), env=environment, cwd=folder) as wire:
+        return Alone(wire.initialize(), wire.list_tools())
 
 
 def cancel(wire: Wire, run: str, **more: Any) -> dict[str, Any]:
     return wire.call("cancel_run", {"runId": run, "projectRef": "proj_abc", **more})
 
 
-def test_the_list_through_the_proxy_is_the_servers_list(
-    guarded: Wire, direct: StartDirect, environment: dict[str, str], tmp_path: Path
-) -> None:
-    alone = direct(npm.trigger(), env=environment, cwd=tmp_path)
-    alone.initialize()
-    listed = alone.list_tools()
-    assert len(listed) == 54
-    assert guarded.list_tools() == listed
+def test_the_list_through_the_proxy_is_the_servers_list(guarded: Wire, alone: Alone) -> None:
+    assert len(alone.tools) == 54
+    assert guarded.list_tools() == alone.tools
 
 
 def test_the_list_lacks_hidden_tools_and_nothing_else(
-    proxy: StartProxy, direct: StartDirect, environment: dict[str, str], tmp_path: Path
+    proxy: StartProxy, alone: Alone, environment: dict[str, str], folder: Path
 ) -> None:
-    alone = direct(npm.trigger(), env=environment, cwd=tmp_path)
-    alone.initialize()
-    wire = proxy(HIDING, npm.trigger(), env=environment, cwd=tmp_path)
+    wire = proxy(HIDING, npm.trigger(), env=environment, cwd=folder)
     wire.initialize()
-    assert wire.list_tools() == [tool for tool in alone.list_tools() if tool["name"] not in HIDDEN]
+    assert wire.list_tools() == [tool for tool in alone.tools if tool["name"] not in HIDDEN]
 
 
-def test_the_handshake_is_the_servers_own(
-    guarded: Wire, direct: StartDirect, environment: dict[str, str], tmp_path: Path
-) -> None:
-    alone = direct(npm.trigger(), env=environment, cwd=tmp_path)
-    assert guarded.initialize() == alone.initialize()
+def test_the_handshake_is_the_servers_own(guarded: Wire, alone: Alone) -> None:
+    assert guarded.initialize() == alone.handshake
 
 
 @pytest.mark.anyio
@@ -113,10 +144,10 @@ def test_a_run_id_that_would_reach_another_route_of_the_api_does_not(guarded: Wi
 
 
 def test_without_the_proxy_that_run_id_reaches_it(
-    direct: StartDirect, api: TriggerApi, environment: dict[str, str], tmp_path: Path
+    direct: StartDirect, api: TriggerApi, environment: dict[str, str], folder: Path
 ) -> None:
     """The attack that the policy stops is real: this fails when the server learns to escape, and the rule can go."""
-    alone = direct(npm.trigger(), env=environment, cwd=tmp_path)
+    alone = direct(npm.trigger(), env=environment, cwd=folder)
     alone.initialize()
     cancel(alone, "../../v1/whoami?x=")
     assert "/api/v1/whoami?x=/cancel" in [request.path for request in api.requests]
@@ -133,39 +164,39 @@ def test_a_call_without_a_run_id_never_reaches_the_api(guarded: Wire, api: Trigg
     assert api.requests == []
 
 
-def test_the_eleventh_cancel_in_a_minute_does_not_reach_the_api(guarded: Wire, api: TriggerApi) -> None:
+def test_the_eleventh_cancel_in_a_minute_does_not_reach_the_api(fresh: Wire, api: TriggerApi) -> None:
     for number in range(10):
-        assert "isError" not in cancel(guarded, f"run_{number}")["result"]
-    reason = denial(cancel(guarded, "run_11"))
+        assert "isError" not in cancel(fresh, f"run_{number}")["result"]
+    reason = denial(cancel(fresh, "run_11"))
     assert "retry in" in reason
     assert api.cancelled == [f"run_{number}" for number in range(10)]
 
 
-def test_refused_calls_do_not_use_up_the_limit(guarded: Wire, api: TriggerApi) -> None:
+def test_refused_calls_do_not_use_up_the_limit(fresh: Wire, api: TriggerApi) -> None:
     for _ in range(11):
-        denial(cancel(guarded, "../x"))
-    assert "isError" not in cancel(guarded, "run_1")["result"]
+        denial(cancel(fresh, "../x"))
+    assert "isError" not in cancel(fresh, "run_1")["result"]
 
 
 def test_a_tool_that_the_policy_does_not_list_is_denied(
-    proxy: StartProxy, api: TriggerApi, environment: dict[str, str], tmp_path: Path
+    proxy: StartProxy, api: TriggerApi, environment: dict[str, str], folder: Path
 ) -> None:
     policy = "default: deny\ntools: {cancel_run: {}}\n"
-    wire = proxy(policy, npm.trigger(), env=environment, cwd=tmp_path)
+    wire = proxy(policy, npm.trigger(), env=environment, cwd=folder)
     wire.initialize()
     denial(wire.call("trigger_task", {"taskId": "x", "payload": {}, "projectRef": "proj_abc"}))
     assert api.requests == []
 
 
-def test_every_decision_is_in_the_audit_file_and_no_argument_is(guarded: Wire, audit: Path) -> None:
+def test_every_decision_is_in_the_audit_file_and_no_argument_is(guarded: Wire, records: Path) -> None:
+    before = records.read_text().count('"tool":"cancel_run"')
     cancel(guarded, "run_zz9")
     cancel(guarded, "../../v1/whoami?x=")
-    text = audit.read_text()
+    text = records.read_text()
     assert "run_zz9" not in text
     assert "whoami" not in text
     assert "tr_pat_" not in text
-    records = [json.loads(line) for line in text.splitlines()]
-    assert sum("cancel_run" in json.dumps(record) for record in records) >= 2
+    assert text.count('"tool":"cancel_run"') == before + 2
 
 
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
