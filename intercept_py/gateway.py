@@ -111,6 +111,7 @@ class Mount:
         self._strangers: dict[str, Caller] = {}
         self._busy: set[Conversation] = set()
         self._left: set[Conversation] = set()  # those of them that are over
+        self._fresh: set[Conversation] = set()
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._wakeful: Wakeful | None = None
@@ -272,14 +273,23 @@ class Mount:
     # ---- time
 
     def _news(self, conversation: Conversation) -> None:
-        if conversation.waiting:
-            self._busy.add(conversation)
-        else:
-            self._busy.discard(conversation)
-            if conversation in self._left:
-                self._left.discard(conversation)
-                self._leave(conversation)
-        self._unrecorded.add(conversation)
+        """The event loop sends what it was given when it has nothing else to do: all that can wait comes after that."""
+        if not self._fresh:
+            asyncio.get_running_loop().call_soon(self._after_news)
+        self._fresh.add(conversation)
+
+    def _after_news(self) -> None:
+        fresh, self._fresh = self._fresh, set()
+        for conversation in fresh:
+            conversation.session.sent()
+            if conversation.waiting:
+                self._busy.add(conversation)
+            else:
+                self._busy.discard(conversation)
+                if conversation in self._left:
+                    self._left.discard(conversation)
+                    self._leave(conversation)
+        self._unrecorded |= fresh
         if self._wakeful is None:
             self._wakeful = Wakeful()
         self._wakeful()
@@ -288,6 +298,7 @@ class Mount:
 
     def _record(self) -> None:
         self._rest = None
+        self._unrecorded |= self._fresh
         while self._unrecorded:
             self._unrecorded.pop().session.rest()
 

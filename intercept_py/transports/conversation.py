@@ -174,7 +174,10 @@ NOBODY: Final[Front] = _Nobody()
 
 
 class Conversation:
-    """See the module. `limit` is the longest message in bytes. `news` is called when there may be records to write."""
+    """See the module. `limit` is the longest message in bytes.
+
+    `news` is called when messages are on their way; whoever gets it calls `Session.sent` before long.
+    """
 
     def __init__(
         self,
@@ -300,5 +303,4 @@ class Conversation:
         if session.to_client:
             messages, session.to_client = session.to_client, []
             self._front.deliver(messages, event)
-        session.sent()
         self._news(self)
