@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = ["relay"]
 
 import argparse
-import gc
 import os
 import time
 from collections.abc import Callable
 
 from intercept_py import policy_file
 from intercept_py.audit.log import AuditLog
+from intercept_py.cli.garbage import collect_rarely
 from intercept_py.enforcer import Enforcer
 from intercept_py.errors import PolicyError
 from intercept_py.log import Log
@@ -40,7 +40,7 @@ def relay(
     enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic, fail_open=fail_open)
     session = Session(enforcer, log, time.monotonic, options.timeout)
     idle = None if options.no_reload else _reloader(session, enforcer, options, policy, log)
-    gc.freeze()  # what exists now stays: the collector need not look at it again
+    collect_rarely()
     loop = Stdio(session, child, signals, log, options.max_message_bytes)
     status = loop.run(idle, counters.prepare if policy.counts else None)
     enforcer.stopped(f"exit status {status}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 __all__ = ["MAX_CHILDREN", "MAX_SESSIONS", "Observers", "Served", "reach", "run", "serve", "signals", "url_of"]
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 
 from intercept_py import __version__, observing
+from intercept_py.cli.garbage import collect_rarely
 from intercept_py.gateway import Mount
 from intercept_py.identity import Authenticator
 from intercept_py.identity.client_credentials import ClientCredentials, Grant
@@ -37,10 +37,6 @@ from intercept_py.transports.http_service import new_event_loop, serving
 from intercept_py.upstreams import OldUrl, Upstream, Url
 
 _METADATA = "application/json"
-_YOUNG = 20_000
-"""Every conversation is a small cycle of objects: looking for garbage 30 times less often costs a few megabytes."""
-
-
 MAX_SESSIONS = 10_000
 MAX_CHILDREN = 64
 """Sessions at a time where nobody says how many: of a server with a URL, and of one that is a process for each."""
@@ -89,8 +85,7 @@ class Observers:
 
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run to the end on the fastest event loop that is installed."""
-    gc.freeze()  # what exists now stays
-    gc.set_threshold(_YOUNG)
+    collect_rarely()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
 

@@ -1,6 +1,6 @@
 """Requests to cancel and ends that come at the same moment, many hundred times: what is told is true every time.
 
-    INTERCEPT_RACES=900 python -m pytest tests/jobs/test_engine_races.py
+INTERCEPT_RACES=900 python -m pytest tests/jobs/test_engine_races.py
 """
 
 from __future__ import annotations
