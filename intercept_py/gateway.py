@@ -280,27 +280,39 @@ class Mount:
 
     def _after_news(self) -> None:
         fresh, self._fresh = self._fresh, set()
-        for conversation in fresh:
-            conversation.session.sent()
-            if conversation.waiting:
-                self._busy.add(conversation)
-            else:
-                self._busy.discard(conversation)
-                if conversation in self._left:
-                    self._left.discard(conversation)
-                    self._leave(conversation)
         self._unrecorded |= fresh
         if self._wakeful is None:
             self._wakeful = Wakeful()
         self._wakeful()
         if self._rest is None:
             self._rest = asyncio.get_running_loop().call_later(REST, self._record)
+        for conversation in fresh:
+            try:
+                self._look_after(conversation)
+            except Exception as exc:  # a bug of ours must not take the records of others with it
+                self._failed(exc)
+
+    def _look_after(self, conversation: Conversation) -> None:
+        conversation.session.sent()
+        if conversation.waiting:
+            self._busy.add(conversation)
+        else:
+            self._busy.discard(conversation)
+            if conversation in self._left:
+                self._left.discard(conversation)
+                self._leave(conversation)
 
     def _record(self) -> None:
         self._rest = None
         self._unrecorded |= self._fresh
         while self._unrecorded:
-            self._unrecorded.pop().session.rest()
+            try:
+                self._unrecorded.pop().session.rest()
+            except Exception as exc:  # a bug of ours must not take the records of others with it
+                self._failed(exc)
+
+    def _failed(self, exc: Exception) -> None:
+        self._log("error", f"the proxy failed to look after its conversations ({type(exc).__name__})")
 
     async def run(self) -> None:
         """Do what time demands, until cancelled: look at servers that end, at what takes too long, at the policy."""
@@ -309,7 +321,7 @@ class Mount:
             try:
                 self._tick()
             except Exception as exc:  # a bug of ours must not end the watch
-                self._log("error", f"the proxy failed to look after its conversations ({type(exc).__name__})")
+                self._failed(exc)
 
     def _tick(self) -> None:
         self._upstream.look()

@@ -434,15 +434,36 @@ async def test_denied_messages_and_cancelled_calls_leave_nothing_behind(tmp_path
         conversation.from_client(call("hold", name="never sent"))
         conversation.cancel(1)
         mount.over(conversation)
-        while any(conversation.session.judging for conversation in mount._left):
+        while any(conversation.session.judging for conversation in mount._left) or mount._fresh:
             await asyncio.sleep(0)
         for conversation in list(mount._busy):
             conversation.session.upstream_gone("in place of the half minute that a cancelled request may take")
             conversation.pump()
+        while mount._fresh:
+            await asyncio.sleep(0)
         assert not mount._left
         assert not mount._busy
     outcomes = [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"]
     assert sorted(outcomes) == ["cancelled"] * 5 + ["withdrawn"]
+
+
+async def test_a_bug_in_one_conversation_costs_no_other_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError
+
+    async with mounted(tmp_path, "default: allow\n") as mount:
+        clients = [Client() for _ in range(5)]
+        conversations = [mount.converse(client, Caller(), session=False) for client in clients]
+        for attribute in ("sent", "rest"):
+            monkeypatch.setattr(conversations[2].session, attribute, broken)
+        for conversation in conversations:
+            conversation.from_client(call("echo", text="x"))
+        while not all(client.got for client in clients):
+            await asyncio.sleep(0.01)
+    outcomes = [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"]
+    assert outcomes == ["ok"] * 4
 
 
 async def test_a_failure_of_the_past_does_not_explain_away_a_record_that_is_missing(

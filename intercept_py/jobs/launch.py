@@ -105,9 +105,9 @@ class LocalLauncher:
         """Give the supervisor the time to end the job, then end what is left."""
         deadline = time.monotonic() + _ORPHAN_SECONDS
         try:
-            while (end := read_exit(directory)) is None and strays.marked(mark) and time.monotonic() < deadline:
+            while (end := read_exit(directory)) is None and await _marked(mark) and time.monotonic() < deadline:
                 await asyncio.sleep(_LOOK_SECONDS)
-            left = bool(strays.marked(mark))
+            left = bool(await _marked(mark))
             if not await asyncio.to_thread(strays.kill, mark):
                 raise TimeoutError
             end = end or read_exit(directory)
@@ -190,7 +190,7 @@ class _Supervised:
         found = False
         while True:
             with suppress(OSError):
-                found = bool(await asyncio.to_thread(strays.marked, self._work.mark)) or found
+                found = bool(await _marked(self._work.mark)) or found
             if await asyncio.to_thread(strays.kill, self._work.mark):
                 return found
 
@@ -210,6 +210,11 @@ class _Supervised:
     def _write(self, data: bytes) -> None:
         if not self._lifeline.is_closing():
             self._lifeline.write(data)
+
+
+async def _marked(mark: str) -> list[int]:
+    """See `strays.marked`, which may take a moment."""
+    return await asyncio.to_thread(strays.marked, mark)
 
 
 async def _start(work: Work) -> _Supervised:

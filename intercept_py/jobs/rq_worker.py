@@ -9,7 +9,6 @@ from __future__ import annotations
 
 __all__ = ["supervise", "work"]
 
-import os
 import socket
 import subprocess
 import sys
@@ -66,9 +65,10 @@ def supervise(mark: str, command: list[str], cwd: str, options: list[str]) -> No
 def _sweep(connection: Redis) -> None:
     """End what is left of jobs whose worker died together with their supervisor: nobody has a lease on them."""
     place = _name(connection)
-    for mark in _marks(f"{WORKER}={place} ".encode()):
-        if not connection.exists(Keys(mark).worker):
-            strays.kill(mark)
+    with suppress(OSError):  # it cannot be told now: the next worker looks again
+        for mark in {mark for _, mark in strays.entries(f"{WORKER}={place} ")}:
+            if not connection.exists(Keys(mark).worker):
+                strays.kill(mark)
 
 
 def _name(connection: Redis) -> str:
@@ -76,16 +76,6 @@ def _name(connection: Redis) -> str:
     connection.set(PLACE, uuid.uuid4().hex, nx=True)
     name: Any = connection.get(PLACE)
     return str(name.decode())
-
-
-def _marks(prefix: bytes) -> set[str]:
-    """Of all jobs on this machine (Linux) that have such an entry in their environment; what follows is the mark."""
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with suppress(OSError):
-            entries = strays.environment(int(pid))
-            found |= {entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)}
-    return found
 
 
 class _Placed:

@@ -18,8 +18,6 @@ from urllib.parse import quote
 
 from intercept_py.jobs import strays
 
-_MARK = f"{strays.MARK}=".encode()
-
 
 class Witness:
     """Looks at the jobs of one state directory. Where there is no /proc, a job is its first process and no other."""
@@ -45,8 +43,7 @@ class Witness:
     def _marked(self) -> list[tuple[int, str]]:
         """Living processes of jobs, of this store or another, and their marks."""
         if os.path.isdir("/proc/self"):
-            numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-            return [(pid, mark) for pid in numbers for mark in _marks(pid)]
+            return strays.entries(f"{strays.MARK}=")
         leaders = self._read("SELECT pid, uuid || '/' || row FROM store, job WHERE pid IS NOT NULL")
         return [(pid, mark) for pid, mark in leaders if alive(pid)]
 
@@ -76,15 +73,6 @@ def ancestors(pid: int, until: int) -> Iterator[int]:
     """The process's parent, grandparent and so on, up to but without `until`, as far as the system shows parents."""
     while (pid := int(_stat(pid)[1] or 0)) > 1 and pid != until:
         yield pid
-
-
-def _marks(pid: int) -> list[str]:
-    """The process's mark, if it has one."""
-    try:
-        entries = strays.environment(pid)
-    except OSError:
-        return []
-    return [entry.removeprefix(_MARK).decode(errors="replace") for entry in entries if entry.startswith(_MARK)]
 
 
 def _stat(pid: int) -> tuple[str, str]:

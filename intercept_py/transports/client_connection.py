@@ -251,6 +251,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """See `httptools`."""
         status, fields = self._parser.get_status_code(), self._fields
         if status < 200:
+            self._unknown = None  # which was this one's
             self._interim += 1
             if self._interim > _MAX_INTERIM:
                 self._refuse("the server promises an answer and never gives it")

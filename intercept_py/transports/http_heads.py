@@ -17,7 +17,7 @@ END: Final = b"\r\n\r\n"
 _MOST: Final = 256
 _MOST_SEEN: Final = 4096
 _LONGEST: Final = 4096
-"""Bytes of a head that is kept: 1 MiB at most for all of them."""
+"""Bytes of a head that is kept. All of them are 1 MiB at most, and some times that with what is made of them."""
 
 
 class Heads(Generic[_K]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["Sessions"]
 
 from collections.abc import Callable, Coroutine
+from itertools import chain
 from typing import Any, Final
 
 from intercept_py.model import Caller
@@ -68,7 +69,7 @@ class Sessions:
         free = most - len(self._known) - len(self._opening)
         if caller.principal is None or free > most // _LAST:
             return free > 0
-        held = {session.principal for session in (*self._known.values(), *self._opening)}
+        held = (session.principal for session in chain(self._known.values(), self._opening))
         return free > 0 and caller.principal not in held
 
     def _establish(self, session: HttpSession, first: bytes) -> Fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,57 @@ def test_what_has_no_environment_is_not_waited_for() -> None:
             strays.environment(process.pid)
     with pytest.raises(FileNotFoundError):
         strays.environment(process.pid)
+
+
+HIDING = """
+import ctypes, os, time
+start, end = (int(field) for field in open("/proc/self/stat").read().rpartition(")")[2].split()[47:49])
+page, sleep, write = os.sysconf("SC_PAGESIZE"), time.sleep, os.write
+unmap = ctypes.CDLL(None).munmap
+unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+unmap(start // page * page, -(-end // page) * page - start // page * page)
+write(1, b"hidden")
+sleep(60)
+"""
+
+
+def test_a_process_that_hides_its_environment_does_not_hide_others() -> None:
+    with started(HIDING) as hiding, sleeping("a store/1") as marked:
+        before = time.monotonic()
+        assert strays.environment(hiding) == []
+        assert strays.marked("a store/1") == [marked]
+        assert strays.kill("a store/1")
+        assert time.monotonic() - before < 1.5
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+os.write(1, b"ended")
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_is_seen_and_ended() -> None:
+    with started(FIRST_THREAD_ENDS, {strays.MARK: "a store/1"}) as process:
+        while not Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].startswith(" Z"):
+            time.sleep(0.01)
+        assert strays.marked("a store/1") == [process]
+        assert strays.kill("a store/1")
+        assert strays.marked("a store/1") == []
+
+
+@contextmanager
+def started(code: str, environment: dict[str, str] | None = None) -> Iterator[int]:
+    """A Python process, once it has said something."""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment or {"A": "b"}) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.read(5)
+            yield process.pid
+        finally:
+            process.kill()
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class Scripted:
         self.headers = False
         self.session = session
         self.links: list[Link] = []
+        self._mint = count(1).__next__
         self.tools: dict[str, Step] = {}
         self.on_listen: Callable[[Link, int], None] = lambda link, stream: link.receiver.opened(stream)
         self._news = News()
@@ -137,7 +138,8 @@ class Scripted:
             self.links.append(made)
             return made
 
-        return link, count(1).__next__
+        # As real ones do: conversations that share a server have tickets of one source.
+        return link, count(1).__next__ if session else self._mint
 
     def told(self, link: Link, one: ToUpstream) -> None:
         asyncio.get_running_loop().call_soon(self._do, link, one)
