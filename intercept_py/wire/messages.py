@@ -238,7 +238,7 @@ def refusal(request_id: RequestId, method: str, modern: bool, denial: Denial) ->
     """
     detail: JsonObject = {"id": denial.decision, "code": denial.code, "rule": denial.rule}
     if denial.retry_after is not None:
-        detail["retry_after"] = round(denial.retry_after, 3)
+        detail["retry_after"] = -(-denial.retry_after * 1000 // 1) / 1000  # up, as in the text
     text = denial_text(denial)
     if method != "tools/call":
         return error(request_id, DENIED_CODE, text, {DECISION_KEY: detail})

@@ -151,7 +151,7 @@ async def test_a_denial_by_a_limit_says_when_to_retry(client: Client) -> None:
     assert text(result).startswith(DENIED)
     assert result.meta is not None
     decision: dict[str, Any] = result.meta[DECISION_KEY]
-    assert 0 < decision["retry_after"] <= 60
+    assert 0 < decision["retry_after"] <= 60.01  # a moving window looks at 1/16384 more
     assert text(result).endswith(f"retry in {math.ceil(decision['retry_after'])} s")
 
 

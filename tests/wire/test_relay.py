@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from intercept_py.model import NO_TOOL
@@ -96,6 +97,18 @@ def test_a_denied_call_is_answered_with_a_tool_result_and_goes_nowhere() -> None
             },
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("wait", "told", "text"),
+    [(60.0, 60.0, "60 s"), (60.0004, 60.001, "61 s"), (0.0001, 0.001, "1 s"), (1.9996, 2.0, "2 s"), (0.0, 0.0, "1 s")],
+)
+def test_who_waits_as_long_as_it_is_told_does_not_come_too_early(wait: float, told: float, text: str) -> None:
+    relay = Relay()
+    denial = msgspec.structs.replace(DENIAL, retry_after=wait)
+    (reply,) = sent_to(ToClient, relay.decided(judged(relay.from_client(call())), denial, now=0.0))
+    assert reply["result"]["_meta"][DECISION_KEY]["retry_after"] == told
+    assert reply["result"]["content"][0]["text"].endswith(f"retry in {text}")
 
 
 def test_a_denial_of_a_modern_call_is_complete_and_never_structured() -> None:
