@@ -168,7 +168,9 @@ def test_when_the_upstream_dies_every_request_is_answered_and_the_proxy_ends(
 ) -> None:
     wire = proxy(ALLOW, bad_server(mode))
     wire.initialize()
-    idents = [wire.start_call("echo", {"text": str(number)}) for number in range(5)]
+    idents = [wire.new_id() for _ in range(5)]
+    calls = [{"jsonrpc": "2.0", "id": ident, "method": "tools/call", "params": {"name": "echo"}} for ident in idents]
+    wire.send_raw(b"".join(json.dumps(one).encode() + b"\n" for one in calls))  # together: the first ends the server
     for ident in idents:
         answer = wire.answer_to(ident)
         assert "the server ended" in answer["error"]["message"]

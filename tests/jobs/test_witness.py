@@ -82,10 +82,11 @@ unmap(start // page * page, -(-end // page) * page - start // page * page)
 write(1, b"hidden")
 sleep(60)
 """
+"""It unmaps the pages of its environment, the last ones of its stack. What lies before them is a long argument."""
 
 
 def test_a_process_that_hides_its_environment_does_not_hide_others() -> None:
-    with started(HIDING) as hiding, sleeping("a store/1") as marked:
+    with started(HIDING, {"A": "b" * 20_000}) as hiding, sleeping("a store/1") as marked:
         before = time.monotonic()
         assert strays.environment(hiding) == []
         assert strays.marked("a store/1") == [marked]
@@ -111,10 +112,10 @@ def test_a_process_whose_first_thread_has_ended_is_seen_and_ended() -> None:
 
 
 @contextmanager
-def started(code: str, environment: dict[str, str] | None = None) -> Iterator[int]:
+def started(code: str, environment: dict[str, str]) -> Iterator[int]:
     """A Python process, once it has said something."""
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment or {"A": "b"}) as process:
+    command = [sys.executable, "-c", code, "x" * 20_000]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.read(5)
