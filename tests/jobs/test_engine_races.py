@@ -19,7 +19,7 @@ from tests.support.job_processes import broken, engine, order, processes, surviv
 
 pytestmark = pytest.mark.anyio
 
-JOBS = int(os.environ.get("INTERCEPT_RACES", "400"))
+JOBS = int(os.environ.get("INTERCEPT_RACES", "250"))
 AT_ONCE = 8
 SPAN = 0.03
 """Seconds in which the end of a job and the requests fall; about what an end takes."""
