@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from weakref import WeakMethod, WeakSet
 
@@ -42,6 +43,12 @@ _FORGET = 60.0
 """Seconds for which conversations without a session, whom no server tells of changes, rely on one list of tools."""
 _KEPT_CALLERS = 1024
 _MOST_SPARE = 64
+
+
+@lru_cache(maxsize=_KEPT_CALLERS)
+def _stranger(address: str) -> Caller:
+    """Somebody of whom nothing is known but the address."""
+    return Caller(address=address)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -108,7 +115,6 @@ class Mount:
         self._forget_at = 0.0
         # By who it is; claims by their identity, since they are kept.
         self._callers: dict[tuple[object, ...], _Shared] = {}
-        self._strangers: dict[str, Caller] = {}
         self._busy: set[Conversation] = set()
         self._left: set[Conversation] = set()  # those of them that are over
         self._fresh: set[Conversation] = set()
@@ -127,7 +133,7 @@ class Mount:
     def recognise(self, authorization: str | None, address: str) -> Caller | Challenge | None:
         """Who sends this `Authorization` header from this address; None: only `authenticate` can tell."""
         if self._door is None:
-            return self._stranger(address)
+            return _stranger(address)
         try:
             return self._door.recognise(authorization, address)
         except Unauthorized as exc:
@@ -136,19 +142,11 @@ class Mount:
     async def authenticate(self, authorization: str | None, address: str) -> Caller | Challenge:
         """Who sends this `Authorization` header from this address."""
         if self._door is None:
-            return self._stranger(address)
+            return _stranger(address)
         try:
             return await self._door.authenticate(authorization, address)
         except Unauthorized as exc:
             return self._turned_away(exc)
-
-    def _stranger(self, address: str) -> Caller:
-        caller = self._strangers.get(address)
-        if caller is None:
-            if len(self._strangers) >= _KEPT_CALLERS:
-                self._strangers.clear()
-            caller = self._strangers[address] = Caller(address=address)
-        return caller
 
     def _turned_away(self, exc: Unauthorized) -> Challenge:
         self._log("info", f"a request to `{self.server}` was not authorized: {exc.reason}")

@@ -414,6 +414,31 @@ async def test_a_conversation_that_is_used_again_shows_nothing_of_the_one_before
         assert len(other.got) == 1
 
 
+class ToldAStatus(Client):
+    """A front whose server refuses."""
+
+    def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
+        self.why_gone = str(status)
+
+
+async def test_a_call_that_the_server_answers_with_a_status_is_over_and_recorded_as_an_error(tmp_path: Path) -> None:
+    upstream, client = Echo(), ToldAStatus()
+    async with mounted(tmp_path, "default: allow\n", upstream=upstream) as mount:
+        conversation = mount.converse(client, Caller(), session=False)
+        conversation.from_client(call("hold"))
+        (link,) = upstream.links
+        while not link.tickets:
+            await asyncio.sleep(0)
+        assert conversation.waiting
+        link.receiver.status(link.tickets[0], 500, b"")
+        assert client.why_gone == "500"
+        assert not conversation.waiting
+        while mount._fresh:
+            await asyncio.sleep(0)
+        assert not mount._busy
+    assert [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"] == ["error"]
+
+
 async def test_denied_messages_and_cancelled_calls_leave_nothing_behind(tmp_path: Path) -> None:
     async with mounted(tmp_path, 'version: "1"\ndefault: deny\ntools: {hold: {rules: [{action: allow}]}}\n') as mount:
         for _ in range(20):

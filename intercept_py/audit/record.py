@@ -195,7 +195,7 @@ def _finding(finding: Finding) -> JsonObject:
 def _charged(charges: tuple[Charge, ...], level: AuditLevel) -> str:
     # The key of a limit `per: args.x` and the amount of a counter `increment_from: args.x` are argument values.
     if level is _METADATA or level is _NONE:
-        return _rules(tuple([charge.rule for charge in charges]))
+        return ",".join([f'{{"rule":{_quoted(charge.rule)}}}' for charge in charges])
     return ",".join([_text(_posted(charge)) for charge in charges])
 
 
@@ -216,11 +216,6 @@ def _text(value: Json) -> str:
 def _members(record: JsonObject) -> str:
     """The members of an object that has some, without its braces."""
     return _text(record)[1:-1]
-
-
-@lru_cache(maxsize=1024)
-def _rules(names: tuple[str, ...]) -> str:
-    return ",".join([f'{{"rule":{_text(name)}}}' for name in names])
 
 
 _quoted = lru_cache(maxsize=1024)(_text)

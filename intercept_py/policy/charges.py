@@ -88,16 +88,15 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
         shared = draw(("global",))
         return lambda _call: shared
     # One session mostly asks again and again, and a charge that is made once is cheaper to tell apart from others.
-    last_parts: tuple[str, ...] = ()
-    last_charge: Charge | None = None
-    only = scopes[0] if len(scopes) == 1 else None
+    last: list[tuple[tuple[str, ...], Charge]] = []
 
     def charge(call: ToolCall) -> Charge:
-        nonlocal last_parts, last_charge
-        parts = (only(call),) if only is not None else tuple([scope(call) for scope in scopes])
-        if last_charge is None or parts != last_parts:
-            last_parts, last_charge = parts, draw(parts)
-        return last_charge
+        parts = tuple([scope(call) for scope in scopes])
+        if last and last[0][0] == parts:
+            return last[0][1]
+        drawn = draw(parts)
+        last[:] = [(parts, drawn)]
+        return drawn
 
     return charge
 

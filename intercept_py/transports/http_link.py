@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 
 from intercept_py.log import Log
 from intercept_py.model import JsonObject
@@ -29,6 +30,7 @@ from intercept_py.transports.link_requests import Goodbye, Listening, Notice, Po
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.http_fields import encode_value, outbound_fields, trace_fields, version_of
 from intercept_py.wire.http_params import mirrors_of
+from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
 
 _POST = encode_fields([(b"Content-Type", JSON), (b"Accept", JSON + b", " + EVENTS)])
 _GET = encode_fields([(b"Accept", EVENTS)])
@@ -42,8 +44,8 @@ _PAUSE, _MAX_PAUSE = 1.0, 60.0
 _TRIES = 5
 """Seconds before an event stream is asked for again where the server names no time; how often in a row."""
 _FAREWELL = 2.0
-_MOST_KEPT = 256
-_LONGEST_KEPT = 1024
+_LONGEST_KEPT = 256
+"""Of the name of a tool and a version, characters up to which their fields are kept."""
 
 
 class Remote:
@@ -53,20 +55,21 @@ class Remote:
         self.client = client
         self.limit = limit
         self.log = log
-        self._calls: dict[tuple[str, str], bytes] = {}
 
-    def fields_of_call(self, params: JsonObject, version: str, schema: JsonObject | None) -> bytes:
-        """The lines that a modern `tools/call` takes along. Most calls are of a few tools."""
-        key = params["name"], version
-        plain = schema is None or not mirrors_of(schema)
-        made = self._calls.get(key) if plain else None
-        if made is None:
-            made = encode_fields(outbound_fields("tools/call", params, version, schema))
-            if plain and len(made) <= _LONGEST_KEPT:
-                if len(self._calls) >= _MOST_KEPT:
-                    self._calls.clear()
-                self._calls[key] = made
-        return made
+
+def _fields_of_call(params: JsonObject, version: str, schema: JsonObject | None) -> bytes:
+    """The lines that a modern `tools/call` takes along."""
+    name: str = params["name"]
+    if len(name) + len(version) <= _LONGEST_KEPT and (schema is None or not mirrors_of(schema)):
+        return _fields_of_plain_call(name, version)
+    return encode_fields(outbound_fields("tools/call", params, None, schema))
+
+
+@lru_cache(maxsize=256)
+def _fields_of_plain_call(name: str, version: str) -> bytes:
+    """Those of a call that repeats no arguments. Most calls are of a few tools."""
+    params = {"name": name, "_meta": {PROTOCOL_VERSION_KEY: version}}
+    return encode_fields(outbound_fields("tools/call", params, None, None))
 
 
 class HttpLink:
@@ -180,7 +183,7 @@ class HttpLink:
                 self._session, self._first = None, post
             fields = encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
         elif method == "tools/call":
-            fields = self._remote.fields_of_call(params, version, self._schema_of(params["name"])) + self._trace()
+            fields = _fields_of_call(params, version, self._schema_of(params["name"])) + self._trace()
         else:
             fields = encode_fields(outbound_fields(method, params, None, None)) + self._trace()
         self._remote.client.send("POST", _POST + fields, message.data, post)

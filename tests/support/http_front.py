@@ -126,6 +126,7 @@ class Scripted:
         self.links: list[Link] = []
         self._mint = count(1).__next__
         self.tools: dict[str, Step] = {}
+        self.act: Callable[[Link, ToUpstream], None] = self._do
         self.on_listen: Callable[[Link, int], None] = lambda link, stream: link.receiver.opened(stream)
         self._news = News()
         self.until = self._news.until
@@ -142,7 +143,7 @@ class Scripted:
         return link, count(1).__next__ if session else self._mint
 
     def told(self, link: Link, one: ToUpstream) -> None:
-        asyncio.get_running_loop().call_soon(self._do, link, one)
+        asyncio.get_running_loop().call_soon(self.act, link, one)
         self.news()
 
     def listened(self, link: Link, stream: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -256,17 +257,17 @@ class Heard(Request):
         self.told.append(why)
 
 
-class Wire:
+class Wire(asyncio.Transport):
     """A transport that goes nowhere."""
 
     def __init__(self, owned: socket.socket) -> None:
         self._socket = owned
         self.closed = False
 
-    def get_extra_info(self, name: str) -> socket.socket:
+    def get_extra_info(self, name: str, default: Any = None) -> socket.socket:
         return self._socket
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
 
     def get_write_buffer_size(self) -> int:
@@ -304,7 +305,7 @@ def connected(heads: Heads[KnownAnswer]) -> Iterator[tuple[Shelf, Wire, ClientCo
     with socket.socket() as owned:
         shelf, wire = Shelf(heads), Wire(owned)
         connection = ClientConnection(shelf)
-        connection.connection_made(wire)  # type: ignore[arg-type]  # as much of one as is needed
+        connection.connection_made(wire)
 
         def say(data: bytes) -> None:
             if not wire.closed:

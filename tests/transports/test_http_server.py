@@ -304,7 +304,7 @@ async def test_who_is_revoked_does_not_listen_any_longer(tmp_path: Path, runner:
         authorization = {"Authorization": f"Bearer {slow}alice"}
         headers = await begin(where, **authorization)
         subscribe = message("subscriptions/listen", 5, modern=True, notifications={})
-        where.upstream._do = lambda link, one: link.receiver.opened(one.ticket or 0)  # type: ignore[method-assign]
+        where.upstream.act = lambda link, one: link.receiver.opened(one.ticket or 0)
         async with (
             listening(where, headers) as stream,
             streamed(where, subscribe, {**modern_headers(subscribe), **authorization}) as subscription,
@@ -396,7 +396,7 @@ async def test_an_initialize_that_fails_leaves_nothing_behind(tmp_path: Path, ru
     def refuse(link: Link, one: ToUpstream) -> None:
         link.fail(one.ticket or 0, -32602)
 
-    upstream._do = refuse  # type: ignore[method-assign]
+    upstream.act = refuse
     async with front(tmp_path, runner, upstream) as where:
         answer = await post(where, message("initialize"), JSON)
         assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32602)
