@@ -422,14 +422,14 @@ class ToldAStatus(Client):
 
 
 async def test_a_call_that_the_server_answers_with_a_status_is_over_and_recorded_as_an_error(tmp_path: Path) -> None:
-    upstream, client = Echo(), ToldAStatus()
+    upstream = Echo()
+    client = ToldAStatus()
     async with mounted(tmp_path, "default: allow\n", upstream=upstream) as mount:
         conversation = mount.converse(client, Caller(), session=False)
         conversation.from_client(call("hold"))
         (link,) = upstream.links
         while not link.tickets:
             await asyncio.sleep(0)
-        assert conversation.waiting
         link.receiver.status(link.tickets[0], 500, b"")
         assert client.why_gone == "500"
         assert not conversation.waiting
