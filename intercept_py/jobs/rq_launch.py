@@ -119,7 +119,9 @@ class RqLauncher:
         await job.end()
 
     def _unqueue(self, work: Work) -> None:
-        with suppress(NoSuchJobError):
+        # RQ raises ValueError where an execution ends while it deletes: then the worker deletes the job.
+        # What stays in the queue harms nobody: a worker starts no job that nobody waits for.
+        with suppress(NoSuchJobError, ValueError):
             Job.fetch(job_id(work.mark), connection=self._sync, serializer=JSONSerializer).delete()
 
 

@@ -227,6 +227,24 @@ def test_a_directory_that_the_worker_does_not_have_is_a_clear_error(url: str, tm
         play(url, tmp_path, "fault", scene)
 
 
+def test_an_execution_that_ends_while_its_job_is_deleted_does_not_hide_why_nothing_started(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ lists executions and then reads each: one may have ended between the two."""
+    monkeypatch.setattr(rq_launch, "_SPAWN_SECONDS", 1)
+
+    async def scene(remote: Remote) -> None:
+        start = asyncio.create_task(remote.start("sleep 60"))
+        with redis.Redis.from_url(url) as client:
+            while not (queued := client.lrange("rq:queue:ended", 0, -1)):
+                await asyncio.sleep(0.01)
+            client.zadd(f"rq:executions:{queued[0].decode()}", {"ended": time.time() + 60})
+        with pytest.raises(JobError, match="no worker of queue `ended` took the job"):
+            await start
+
+    play(url, tmp_path, "ended", scene)
+
+
 def test_redis_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     async def scene(remote: Remote) -> None:
         with pytest.raises(JobError, match=r"cannot place the job: Redis: .*[Cc]onnect"):
