@@ -48,6 +48,7 @@ MAX_FAULTS = 1000
 """More faults than this are counted, not described."""
 
 _encode = msgspec.json.Encoder().encode
+_DELETE, _LINE_FEED = b"\x7f\n"
 _NOT_ASCII = re.compile("[^\x00-\x7e]+")
 _LINE = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"[^\n]+,"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\n')
 _TAIL = len(b',"hash":"') + 64 + len(b'"}\n')
@@ -110,9 +111,9 @@ def encode(record: Json) -> bytes:
     Raises ValueError, TypeError or RecursionError for what is not JSON.
     """
     body = _encode(record)
-    if not body.isascii() or b"\x7f" in body:
+    if not body.isascii() or _DELETE in body:
         body = _NOT_ASCII.sub(_escape, body.decode()).encode()
-    if b"\n" in body:
+    if _LINE_FEED in body:
         raise ValueError("a raw JSON value may not contain a line feed")
     return body
 

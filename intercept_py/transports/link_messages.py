@@ -92,7 +92,7 @@ def as_error(body: bytes) -> bytes:
 
 def one_line(data: bytes) -> bytes:
     """In JSON a line feed is white space, but in what is relayed it would end a message."""
-    return data.replace(b"\n", b" ") if b"\n" in data else data
+    return data.replace(b"\n", b" ")
 
 
 def media_type(fields: dict[bytes, bytes]) -> bytes:

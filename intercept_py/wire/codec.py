@@ -61,6 +61,7 @@ _encode = msgspec.json.Encoder().encode
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 16
 """No integer with fewer digits lies beyond ±(2^53-1)."""
+_BACKSLASH, _DELETE = b"\\\x7f"  # as integers: before it looks for bytes in bytes, CPython makes and drops a TypeError
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
@@ -90,7 +91,7 @@ def decode_call(line: bytes) -> tuple[Json, bool]:
         raise ProtocolError(INVALID_REQUEST, "message has an object with a duplicate key")
     if nodes > MAX_DEPTH:
         _check_depth(value)
-    if b"\\" in line or b"\x7f" in line or not line.isascii():
+    if _BACKSLASH in line or _DELETE in line or not line.isascii():
         _check_keys(value)
     return value, large
 
@@ -99,10 +100,10 @@ def _is_plain(line: bytes) -> bool:
     """Whether a line that its value encodes to, which has no duplicate keys therefore, has nothing else to look for."""
     return (
         line.isascii()
-        and b"\\" not in line
-        and b"\x7f" not in line
+        and _BACKSLASH not in line
+        and _DELETE not in line
         and line.count(b"{") + line.count(b"[") <= MAX_DEPTH
-        and _MANY_DIGITS not in line.translate(_DIGITS)
+        and line.translate(_DIGITS).find(_MANY_DIGITS) < 0
     )
 
 
@@ -158,7 +159,7 @@ def encode(value: Json) -> bytes:
     line end (U+0085, U+2028) or another encoding in it.
     """
     data: bytes = _encode(value)
-    if data.isascii() and b"\x7f" not in data:
+    if data.isascii() and _DELETE not in data:
         return data
     return _NOT_ASCII.sub(_escape, data.decode()).encode("ascii")
 

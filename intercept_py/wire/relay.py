@@ -403,7 +403,7 @@ class Relay:
                 return *self._progress(params), []
         elif method == "notifications/cancelled":
             return self._server_cancels(params)
-        if b"subscriptionId" not in params:
+        if params.find(b"subscriptionId") < 0:
             return params, None, []
         value = codec.decode_payload(params)
         meta = value.get("_meta") if type(value) is dict else None
@@ -552,7 +552,7 @@ def _replace_token(params: JsonObject, ticket: int, pending: _Pending) -> None:
 
 
 def _is_tool_error(result: bytes) -> bool:
-    if b"isError" not in result and b"\\" not in result:  # a key can be spelled with escapes
+    if result.find(b"isError") < 0 and result.find(b"\\") < 0:  # a key can be spelled with escapes
         return False
     try:
         return bytes(_decode_head(result).isError) == b"true"
@@ -578,4 +578,4 @@ def _announces_tools(result: bytes) -> bool:
 
 def _one_line(payload: bytes) -> bytes:
     """Raw CR can only be white space in checked JSON, but some readers end a line at it."""
-    return payload.replace(b"\r", b" ") if b"\r" in payload else payload
+    return payload.replace(b"\r", b" ")
