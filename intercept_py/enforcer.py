@@ -315,8 +315,7 @@ class Enforcer:
     def observed(self, denials: Mapping[int, Denial]) -> None:
         """What was judged since the last time is certain: tell the observer. `denials` are those of `retract`."""
         if self._watch is not None:
-            denied = {ticket: Finding(one.code, one.reason, one.rule) for ticket, one in denials.items()}
-            self._watch.certain(denied)
+            self._watch.certain(denials)
 
     def complaint(self) -> str | None:
         """Why an outcome could not be recorded or a charge not be given back, if that happened since the last call."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
-from weakref import WeakMethod, WeakSet
+from weakref import WeakSet, ref
 
 import msgspec
 
@@ -121,6 +121,7 @@ class Mount:
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._wakeful: Wakeful | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         run, number = os.urandom(8).hex(), count(1)
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._commits = Commits(audit)
@@ -186,15 +187,20 @@ class Mount:
             group=self._group,
         )
         conversation = _Open(made, front, connect, self._settings.max_message_bytes, self._news)
-        pump = WeakMethod(conversation.pump)  # a ring of references would wait for the garbage collector
-        made.ready = lambda: (pump() or bool)()
+        held = ref(conversation)  # a ring of references would wait for the garbage collector
+
+        def ready() -> None:
+            if (it := held()) is not None:
+                it.pump()
+
+        made.ready = ready
         conversation.shared = shared if version is None else None
         self._open.add(conversation)
         return conversation
 
     def over(self, conversation: Conversation) -> None:
         """Nobody will say anything more in a conversation without a session, nor wait for an answer."""
-        if conversation.waiting:  # for the server's word on what was cancelled, or for its answer to a notification
+        if not conversation.session.idle:  # the server owes its word on what was cancelled, or on a notification
             self._left.add(conversation)
             return
         shared = conversation.shared if isinstance(conversation, _Open) else None
@@ -273,7 +279,9 @@ class Mount:
     def _news(self, conversation: Conversation) -> None:
         """The event loop sends what it was given when it has nothing else to do: all that can wait comes after that."""
         if not self._fresh:
-            asyncio.get_running_loop().call_soon(self._after_news)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()  # which asks the kernel, every time
+            self._loop.call_soon(self._after_news)
         self._fresh.add(conversation)
 
     def _after_news(self) -> None:
@@ -291,14 +299,15 @@ class Mount:
                 self._failed(exc)
 
     def _look_after(self, conversation: Conversation) -> None:
-        conversation.session.sent()
-        if conversation.waiting:
+        session = conversation.session
+        session.sent()
+        if not session.idle:
             self._busy.add(conversation)
-        else:
-            self._busy.discard(conversation)
-            if conversation in self._left:
-                self._left.discard(conversation)
-                self._leave(conversation)
+            return
+        self._busy.discard(conversation)
+        if conversation in self._left:
+            self._left.discard(conversation)
+            self._leave(conversation)
 
     def _record(self) -> None:
         self._rest = None

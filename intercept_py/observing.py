@@ -20,7 +20,7 @@ from intercept_py.model import Caller, Decision, Finding, Outcome, Tool, ToolCal
 from intercept_py.policy.rules import Policy
 from intercept_py.wire.catalogue import read_page
 from intercept_py.wire.commands import Judge, Settle
-from intercept_py.wire.messages import Incoming
+from intercept_py.wire.messages import Denial, Incoming
 
 OTHER = "other"
 """Stands for all names that are not among a bounded number."""
@@ -143,12 +143,13 @@ class Watch:
         """The charges of this message could not be kept, and it goes on nonetheless."""
         self._opened.add(ticket)
 
-    def certain(self, denied: Mapping[int, Finding]) -> None:
+    def certain(self, denials: Mapping[int, Denial]) -> None:
         """What was judged since the last time is recorded; these tickets were denied after all."""
         now = self._timer()
         for judge, call, caller, decision_id, decision, since, arrival in self._uncertain:
             ticket, message = judge.ticket, judge.message
-            finding = denied.get(ticket, decision.finding)
+            denial = denials.get(ticket)
+            finding = decision.finding if denial is None else Finding(denial.code, denial.reason, denial.rule)
             judged = Judged(
                 message,
                 call,

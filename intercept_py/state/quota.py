@@ -78,7 +78,10 @@ class Quota:
         if not charges:
             return _NO_CHARGES
         try:
-            return self._storage.charge_all([self._posting(server, charge) for charge in charges])
+            postings = []
+            for charge in charges:
+                postings.append(self._kept.get((server, id(charge))) or self._posting(server, charge))
+            return self._storage.charge_all(postings)
         except StateError:
             raise
         except Exception as exc:  # a storage has faults of its own kind; what they say may hold argument values
@@ -109,9 +112,6 @@ class Quota:
         self._storage.close()
 
     def _posting(self, server: str, charge: Charge) -> Posting:
-        kept = self._kept.get((server, id(charge)))
-        if kept is not None:
-            return kept
         posting = Posting(self._key(server, charge), charge, exact(charge.amount))
         if len(self._kept) >= _KEPT_KEYS:
             self._kept.clear()

@@ -17,6 +17,7 @@ __all__ = ["Credentials", "HttpClient"]
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Coroutine, Iterable
 from typing import Protocol
 
@@ -67,6 +68,7 @@ class HttpClient:
         if not any(name.lower() == b"user-agent" for name, _ in named):
             named.append((b"User-Agent", b"intercept-py"))
         self._fixed = encode_fields([(b"Host", self.address.authority.encode("ascii")), *named])
+        self._starts: dict[str, bytes] = {}  # by the method, for requests to the server's own target
         self._connections: set[ClientConnection] = set()
         self._idle: list[ClientConnection] = []
         self._tasks: dict[asyncio.Task[None], Request] = {}  # what has no connection yet
@@ -77,15 +79,23 @@ class HttpClient:
 
         `fields` are lines as `encode_fields` makes them. `target`: another one of the same server.
         """
-        start = f"{method} {target or self.address.target} HTTP/1.1\r\n".encode("ascii")
+        start = self._starts.get(method) if target is None else self._start(method, target)
+        if start is None:
+            start = self._starts[method] = self._start(method, self.address.target)
         if self._credentials is not None:
             self._run(self._authorize(self._credentials, start, fields, body, request), request)
         else:
             self._send(self._encode(start, fields, body), request)
 
-    def _encode(self, start: bytes, fields: bytes, body: bytes | None) -> bytes:
-        length = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n" % len(body)
-        return b"".join((start, self._fixed, fields, length, body or b""))
+    def _start(self, method: str, target: str) -> bytes:
+        """The head as far as it is the same for all requests of a kind."""
+        return f"{method} {target} HTTP/1.1\r\n".encode("ascii") + self._fixed
+
+    @staticmethod
+    def _encode(start: bytes, fields: bytes, body: bytes | None) -> bytes:
+        if body is None:
+            return b"%b%b\r\n" % (start, fields)
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (start, fields, len(body), body)
 
     def _send(self, data: bytes, request: Request) -> None:
         connection = self._reusable()
@@ -170,19 +180,19 @@ class HttpClient:
 
     def release(self, connection: ClientConnection) -> None:
         """A connection may be used for another request."""
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(_IDLE, self._close_idle)
+            self._sweep = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)
 
     def _close_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - _IDLE
+        oldest = time.monotonic() - _IDLE
         for connection in [connection for connection in self._idle if connection.idle_since <= oldest]:
             self._idle.remove(connection)
             connection.abort()
-        self._sweep = loop.call_later(_IDLE / 2, self._close_idle) if self._idle else None
+        self._sweep = None
+        if self._idle:
+            self._sweep = asyncio.get_running_loop().call_later(_IDLE / 2, self._close_idle)
 
     def refused(self, request: Request) -> None:
         """The server did not take the credentials that went with a request."""

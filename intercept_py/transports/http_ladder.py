@@ -26,7 +26,7 @@ from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
 _HEADER_MISMATCH: Final = -32020
 _UNSUPPORTED_VERSION: Final = -32022
 _METHOD_NOT_FOUND: Final = -32601
-_ENVELOPE: Final = (PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabilities")
+_ENVELOPE: Final = dict.fromkeys((PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabilities")).keys()
 """What `params._meta` of every modern request must have."""
 _MODERN_VERSIONS: Final = ["2026-07-28"]
 _REMOVED: Final = frozenset({"initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"})
@@ -104,9 +104,9 @@ def _refusal(head: Head, value: JsonObject, params: JsonObject) -> Answer | None
     if request_id is None:
         return problem(400, "the body must be one JSON-RPC request or notification")
     meta = params.get("_meta")
-    missing = [key for key in _ENVELOPE if type(meta) is not dict or key not in meta]
-    if not missing:
+    if type(meta) is dict and meta.keys() >= _ENVELOPE:
         return None
+    missing = [key for key in _ENVELOPE if type(meta) is not dict or key not in meta]
     why = f"`params._meta` lacks what every request of this version must have: {', '.join(missing)}"
     return problem(400, why, code=INVALID_PARAMS, request_id=request_id)
 

@@ -58,18 +58,18 @@ class Remote:
 
 
 def _fields_of_call(params: JsonObject, version: str, schema: JsonObject | None) -> bytes:
-    """The lines that a modern `tools/call` takes along."""
+    """The lines that the POST of a modern `tools/call` has."""
     name: str = params["name"]
     if len(name) + len(version) <= _LONGEST_KEPT and (schema is None or not mirrors_of(schema)):
         return _fields_of_plain_call(name, version)
-    return encode_fields(outbound_fields("tools/call", params, None, schema))
+    return _POST + encode_fields(outbound_fields("tools/call", params, None, schema))
 
 
 @lru_cache(maxsize=256)
 def _fields_of_plain_call(name: str, version: str) -> bytes:
     """Those of a call that repeats no arguments. Most calls are of a few tools."""
     params = {"name": name, "_meta": {PROTOCOL_VERSION_KEY: version}}
-    return encode_fields(outbound_fields("tools/call", params, None, None))
+    return _POST + encode_fields(outbound_fields("tools/call", params, None, None))
 
 
 class HttpLink:
@@ -181,12 +181,12 @@ class HttpLink:
             agreed = None if method == "initialize" else self._version
             if method == "initialize":
                 self._session, self._first = None, post
-            fields = encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
+            fields = _POST + encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
         elif method == "tools/call":
             fields = _fields_of_call(params, version, self._schema_of(params["name"])) + self._trace()
         else:
-            fields = encode_fields(outbound_fields(method, params, None, None)) + self._trace()
-        self._remote.client.send("POST", _POST + fields, message.data, post)
+            fields = _POST + encode_fields(outbound_fields(method, params, None, None)) + self._trace()
+        self._remote.client.send("POST", fields, message.data, post)
 
     def _notify(self, message: ToUpstream, modern: bool) -> None:
         if message.method == "notifications/cancelled" and self._hang_up(message.params.get("requestId")):

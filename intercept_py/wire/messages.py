@@ -203,8 +203,9 @@ def modern_envelope(params: JsonObject) -> JsonObject:
 
 def response(request_id: RequestId, member: bytes, payload: bytes) -> bytes:
     """A response line whose `result` or `error` (`member`) is already encoded."""
-    known = b"%d" % request_id if isinstance(request_id, int) else codec.encode(request_id)
-    return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (known, member, payload)
+    if type(request_id) is int:
+        return b'{"jsonrpc":"2.0","id":%d,"%b":%b}' % (request_id, member, payload)
+    return b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (codec.encode(request_id), member, payload)
 
 
 def error(request_id: RequestId | None, code: int, message: str, data: JsonObject | None = None) -> bytes:
