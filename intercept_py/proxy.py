@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["Group", "Session"]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from intercept_py.enforcer import Enforcer, Verdict
 from intercept_py.log import Log
@@ -28,7 +28,7 @@ from intercept_py.wire.commands import (
     ToUpstream,
     Withdraw,
 )
-from intercept_py.wire.messages import Denial
+from intercept_py.wire.messages import Denial, Incoming
 from intercept_py.wire.relay import Relay, nothing_hidden
 
 _OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
@@ -129,22 +129,26 @@ class Session:
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
 
-    def from_client(self, lines: list[bytes | TooLong], limit: int) -> None:
-        """Lines from the client, in order. All decisions among them are recorded with one write before any is sent."""
+    def from_client(self, lines: Sequence[bytes | Incoming | TooLong], limit: int) -> None:
+        """Lines from the client, in order. All decisions among them are recorded with one write before any is sent.
+
+        A transport that has taken a sound message apart already gives what it made of it.
+        """
         self._enforcer.look_at_clock()
         for line in lines:
             if isinstance(line, TooLong):
                 why = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.too_long(line.edges, why))
                 continue
-            if len(line) > _LONG and self._batch:
+            if self._batch and len(line.line if type(line) is Incoming else line) > _LONG:
                 self._send_judged()
             try:
                 self._perform(self._relay.from_client(line))
             except Exception as exc:  # a bug of ours must not take the other requests with it
                 self._log("error", f"a message from the client could not be handled ({type(exc).__name__})")
                 why = "the proxy failed to handle this message, which went no further"
-                self._perform(self._relay.refuse(codec.peek_id(line), messages.INTERNAL_ERROR, why))
+                data = line.line if type(line) is Incoming else line
+                self._perform(self._relay.refuse(codec.peek_id(data), messages.INTERNAL_ERROR, why))
         self._finish_batch()
 
     def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["NOBODY", "Conversation", "Event", "Front", "Link", "Receiver"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from intercept_py.model import Caller, RequestId
 from intercept_py.observing import ARRIVAL, Arrival
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToClient, ToUpstream
+from intercept_py.wire.messages import Incoming
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Session(Protocol):
     to_upstream: list[ToUpstream]
     upstream_crowded: bool
 
-    def from_client(self, lines: list[bytes | TooLong], limit: int) -> None: ...
+    def from_client(self, lines: Sequence[bytes | Incoming | TooLong], limit: int) -> None: ...
     def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None: ...
     def speaks(self, caller: Caller) -> None: ...
     def abandon(self, request_id: RequestId) -> None: ...
@@ -204,8 +205,8 @@ class Conversation:
         """What comes from the client from now on is this caller's."""
         self.session.speaks(caller)
 
-    def from_client(self, line: bytes | TooLong) -> None:
-        """One message from the client. `Front.deliver` may be called before this returns."""
+    def from_client(self, line: bytes | Incoming | TooLong) -> None:
+        """One message from the client, taken apart or not. `Front.deliver` may be called before this returns."""
         self.arrival = ARRIVAL.get()
         self.session.upstream_crowded = self.link.crowded
         self.session.from_client([line], self._limit)

@@ -88,11 +88,11 @@ class Endpoint:
         if session is None:
             front = OnePost(exchange, self.gateway.over)
             version = None if post.modern else head.version
-            front.send(self.gateway.converse(front, caller, session=False, version=version), body)
+            front.send(self.gateway.converse(front, caller, session=False, version=version), post.message)
             return None
         if isinstance(session, Answer):
             return session
-        session.post(exchange, caller, body)
+        session.post(exchange, caller, post.message)
         if self.gateway.needs_session and post.method != "initialize":
             exchange.open()  # a child cannot ask for a stream; SDK servers of these eras answer with nothing else
         return None

@@ -18,6 +18,7 @@ from intercept_py.transports.conversation import Conversation, Event
 from intercept_py.transports.http_exchange import Exchange
 from intercept_py.transports.http_messages import JSON, Answer, empty, problem
 from intercept_py.wire.commands import ToClient
+from intercept_py.wire.messages import Incoming
 
 _MOST_HELD: Final = 64
 _MOST_HELD_BYTES: Final = 1024 * 1024
@@ -53,10 +54,10 @@ class OnePost:
         self._conversation: Conversation | None = None
         exchange.watch(self._lost)
 
-    def send(self, conversation: Conversation, body: bytes) -> None:
+    def send(self, conversation: Conversation, message: Incoming | bytes) -> None:
         """Hand the message on. What is no request is answered by this at once."""
         self._conversation = conversation
-        conversation.from_client(body)
+        conversation.from_client(message)
         if self._exchange.request is None:
             self._exchange.answer(empty(202))
         self._look()
@@ -134,7 +135,7 @@ class HttpSession:
 
     # ---- from the client
 
-    def post(self, exchange: Exchange, caller: Caller, body: bytes) -> None:
+    def post(self, exchange: Exchange, caller: Caller, message: Incoming | bytes) -> None:
         """Hand a message on. What is no request is answered by this at once."""
         conversation = self.conversation
         if caller != self._caller:
@@ -147,7 +148,7 @@ class HttpSession:
         exchange.watch(self._lost)
         self._handing = exchange
         try:
-            conversation.from_client(body)
+            conversation.from_client(message)
         finally:
             self._handing = None
         if request is None:

@@ -21,7 +21,7 @@ from intercept_py.transports.http_messages import Answer, empty, problem
 from intercept_py.wire import http_fields, messages
 from intercept_py.wire.codec import INVALID_PARAMS
 from intercept_py.wire.http_params import mirrors_of
-from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
+from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Incoming
 
 _HEADER_MISMATCH: Final = -32020
 _UNSUPPORTED_VERSION: Final = -32022
@@ -38,8 +38,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Post(msgspec.Struct, frozen=True):
-    """A message on its way to a conversation. `request` is its id; None: it is no request, or one that is refused."""
+    """A message on its way to a conversation, taken apart if it is sound.
 
+    `request` is its id; None: it is no request, or one that is refused.
+    """
+
+    message: Incoming | bytes
     modern: bool
     request: RequestId | None
     method: str | None
@@ -49,21 +53,29 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge."""
     if not (head.json and head.events):
         return problem(406, "the client must accept both application/json and text/event-stream")
+    message: Incoming | bytes
+    method: Json
+    params: Json
     try:
-        value = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _unreadable(body)
-    if type(value) is not dict:
-        return _unreadable(body)
-    params = value.get("params")
-    if type(params) is not dict:
-        params = {}
+        message = messages.parse_client(body)
+        value, method, params = message.value, message.method, message.params
+        request = None if method is None else message.id
+    except ProtocolError:  # others would read it, so it is refused in their order
+        message = body
+        try:
+            value = _decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _unreadable(body)
+        if type(value) is not dict:
+            return _unreadable(body)
+        method, params, request = value.get("method"), value.get("params"), _request_id(value)
+        if type(params) is not dict:
+            params = {}
     version = http_fields.version_of(params)
     modern = head.modern or version is not None
-    method = value.get("method")
     name = params.get("name")
     schema = schema_of(name) if method == "tools/call" and type(name) is str else None
-    refusal = _refusal(head, value, params) if modern else None
+    refusal = _refusal(head, value, params, request) if modern else None
     # The fields of calls that differ in nothing but their arguments, with the same head, agree once for all.
     same = (name, version, "id" in value) if _is_plain(method, name, version, schema) else None
     if refusal is None and same not in head.agreed:
@@ -73,7 +85,7 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     refusal = refusal or (_removed(value) if modern else None)
     if refusal is not None:
         return refusal
-    return Post(modern, _request_id(value), method if type(method) is str else None)
+    return Post(message, modern, request, method if type(method) is str else None)
 
 
 def _is_plain(method: Json, name: Json, version: Json, schema: JsonObject | None) -> bool:
@@ -96,11 +108,10 @@ def _request_id(value: JsonObject) -> RequestId | None:
     return request_id if "method" in value and messages.is_id(request_id) else None
 
 
-def _refusal(head: Head, value: JsonObject, params: JsonObject) -> Answer | None:
+def _refusal(head: Head, value: JsonObject, params: JsonObject, request_id: RequestId | None) -> Answer | None:
     """What a modern message lacks. A version that nobody knows is the server's to refuse."""
     if "id" not in value and "method" in value:
         return _notification(head)
-    request_id = _request_id(value)
     if request_id is None:
         return problem(400, "the body must be one JSON-RPC request or notification")
     meta = params.get("_meta")

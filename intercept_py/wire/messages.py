@@ -27,6 +27,8 @@ __all__ = [
     "response",
 ]
 
+from typing import final
+
 import msgspec
 
 from intercept_py.errors import ProtocolError
@@ -65,6 +67,7 @@ KNOWN_METHODS = frozenset(
 """Every method and notification of MCP in either direction, tasks (2025-11-25, and the 2026 extension) included."""
 
 
+@final
 class Incoming(msgspec.Struct):
     """A checked message. Request: id and method. Notification: method. Response: id alone. `line` is its bytes.
 

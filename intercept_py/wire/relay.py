@@ -115,12 +115,16 @@ class Relay:
 
     # ---- from the client
 
-    def from_client(self, line: bytes) -> list[Command]:
-        """One line from the client. What is not understood is answered with an error and goes no further."""
+    def from_client(self, line: bytes | Incoming) -> list[Command]:
+        """One line from the client, or what `parse_client` made of it.
+
+        What is not understood is answered with an error and goes no further.
+        """
         try:
-            message = messages.parse_client(line)
+            message = line if type(line) is Incoming else messages.parse_client(line)
         except ProtocolError as exc:
             return self.refuse(exc.request_id, exc.code, str(exc))
+        size = len(message.line)
         if message.method is None:
             return self._client_answer(message)
         if message.id is None:
@@ -133,14 +137,14 @@ class Relay:
         elif len(self._by_client_id) >= MAX_PENDING:
             text = f"{MAX_PENDING} requests are in flight: wait for an answer before sending more"
             return self.refuse(message.id, messages.DENIED_CODE, text)
-        if self._held_bytes + len(line) > MAX_HELD_BYTES:
+        if self._held_bytes + size > MAX_HELD_BYTES:
             text = "too much waits for the server's list of tools: try again later"
             return self.refuse(message.id, messages.DENIED_CODE, text)
         ticket = self._mint()
         if message.id is not None:
             self._by_client_id[message.id] = ticket
         self._held[ticket] = message
-        self._held_bytes += len(line)
+        self._held_bytes += size
         if message.method == "tools/list":
             self._hiding[ticket] = self.hidden
         return [Judge(ticket, message)]
