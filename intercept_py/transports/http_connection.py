@@ -253,11 +253,12 @@ class Connection(asyncio.Protocol):
         """Set the deadline for what the client has to do next."""
         if self._stalled:
             return
-        host, reader = self._host, self._reader
-        self._awaited = (reader.request, reader.in_head)
         if self._reply is not None:
             self.deadline = _NEVER
-        elif reader.request is None:
+            return
+        host, reader = self._host, self._reader
+        self._awaited = (reader.request, reader.in_head)
+        if reader.request is None:
             self.deadline = host.now + host.idle
         else:
             self.deadline = host.now + (host.patience if reader.in_head else host.app.settings.body_patience)

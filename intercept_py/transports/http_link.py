@@ -96,6 +96,7 @@ class HttpLink:
         self._session: bytes | None = None
         self._asking: dict[int, Asking] = {}
         self._notices: set[Notice] = set()
+        self._full = max(_FULL, remote.limit)
         self._weight = 0  # bytes of what is sent and not answered, or waits
         self._first: Request | None = None  # which has to be answered before anything else is sent
         self._queue: deque[ToUpstream] = deque()
@@ -117,7 +118,7 @@ class HttpLink:
         batch = messages[:]
         messages.clear()  # what follows may bring more
         for message in batch:
-            if self._weight + len(message.data) > max(_FULL, self.limit):
+            if self._weight + len(message.data) > self._full:
                 self._refuse(message)
                 continue
             self._weight += len(message.data)
@@ -263,15 +264,19 @@ class HttpLink:
         while self._queue and self._first is None:
             self._send(self._queue.popleft())
 
-    def over(self, request: Request) -> None:
+    def over(self, request: Asking) -> None:
         """See `Owner`."""
-        if type(request) is Notice:
-            self._notices.discard(request)
-            self._weight -= request.size
-        elif isinstance(request, Asking) and self._asking.get(request.stream) is request:
+        if self._asking.get(request.stream) is request:
             del self._asking[request.stream]
             self._weight -= request.size
         self.answered(request)
+
+    def noticed(self, notice: Request, size: int) -> None:
+        """See `Owner`."""
+        if isinstance(notice, Notice):
+            self._notices.discard(notice)
+        self._weight -= size
+        self.answered(notice)
 
     def stopped(self, request: Asking, why: str) -> None:
         """See `Owner`."""

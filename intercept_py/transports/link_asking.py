@@ -39,8 +39,11 @@ class Owner(Protocol):
     def answered(self, request: Request) -> None:
         """What may only be sent after this has been answered may be sent."""
 
-    def over(self, request: Request) -> None:
+    def over(self, request: Asking) -> None:
         """Nothing more comes of a request."""
+
+    def noticed(self, notice: Request, size: int) -> None:
+        """Nothing more comes of a notification, or of an answer to the server, of so many bytes."""
 
     def stopped(self, request: Asking, why: str) -> None:
         """It ended before it brought what was asked for, and may be asked for again."""

@@ -177,7 +177,7 @@ class Notice(Request):
     begins = False
 
     def __init__(self, owner: Owner, size: int) -> None:
-        self.size = size
+        self._size = size
         self._owner = owner
         self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._too_late)
 
@@ -200,7 +200,7 @@ class Notice(Request):
     def end(self) -> None:
         """See `Request`."""
         self._timer.cancel()
-        self._owner.over(self)
+        self._owner.noticed(self, self._size)
 
     def leave(self) -> None:
         """Wait for nothing more."""
