@@ -48,7 +48,8 @@ from intercept_py.wire import codec
 from intercept_py.wire.commands import Judge, Settle
 from intercept_py.wire.messages import KNOWN_METHODS, Denial
 
-_ALLOW = Effect.ALLOW  # members of an enum are slow to look up
+# Members of an enum are slow to look up.
+_ALLOW, _DENY, _RESPONSE = Effect.ALLOW, Effect.DENY, AuditLevel.RESPONSE
 _OF_STATE = ("state_unavailable", "state_error")
 _KEPT_REQUESTS = 256
 _LONGEST_EXAMINED = 1024 * 1024
@@ -92,10 +93,10 @@ class Commits:
 class Enforcer:
     """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back.
 
-    `fail_open` is for limits that do not say themselves what they do while the store is unavailable, see `Charge`.
-    `outage` is what is known of that. `mint` names decisions, uniquely in a log; without it they are counted, each with
-    the beginning of the session's id. `observer` is told what becomes of messages. `commits` is for enforcers that
-    share `state` and `audit`.
+    `caller` is whose messages come now. `fail_open` is for limits that do not say themselves what they do while the
+    store is unavailable, see `Charge`. `outage` is what is known of that. `mint` names decisions, uniquely in a log;
+    without it they are counted, each with the beginning of the session's id. `observer` is told what becomes of
+    messages. `commits` is for enforcers that share `state` and `audit`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Enforcer:
         self._state = state
         self._audit = audit
         self._server = server
-        self._caller = caller
+        self.caller = caller
         self._clock = clock
         self._timer = timer
         self._fail_open = fail_open
@@ -147,14 +148,9 @@ class Enforcer:
         """Whether callers are shown different lists of tools."""
         return self._by_caller
 
-    @property
-    def caller(self) -> Caller:
-        """Whose messages come now."""
-        return self._caller
-
     def hiding(self) -> Callable[[str], bool]:
         """What tells which tools are kept from this caller by this policy."""
-        policy, caller = self._policy, self._caller
+        policy, caller = self._policy, self.caller
         if self._by_caller:
             return lambda name: pdp.hidden_from(policy, name, caller)
         return lambda name: pdp.match(policy, name).hidden
@@ -165,9 +161,9 @@ class Enforcer:
 
     def speaks(self, caller: Caller) -> None:
         """Judge what comes from now on as this caller's, in the same session."""
-        caller = msgspec.structs.replace(caller, session=self._caller.session)
-        if caller != self._caller:
-            self._caller = caller
+        caller = msgspec.structs.replace(caller, session=self.caller.session)
+        if caller != self.caller:
+            self.caller = caller
             self._requests.clear()
 
     def replace(self, policy: Policy) -> None:
@@ -205,7 +201,7 @@ class Enforcer:
         except Exception as exc:  # promise 4: any failure while deciding is a denial
             if receipt is not None:
                 self._refund(receipt)
-            allowed, decision, receipt, refusal = False, Decision(Effect.DENY, self._fault(exc)), None, None
+            allowed, decision, receipt, refusal = False, Decision(_DENY, self._fault(exc)), None, None
         if self._watch is not None:
             self._watch.judged(judge, call, caller, decision_id, decision, since)
         if allowed:
@@ -244,13 +240,13 @@ class Enforcer:
         if receipt.refused is None:
             return decision, receipt, None
         finding = _limit_finding(receipt.refused)
-        denied = msgspec.structs.replace(decision, effect=Effect.DENY, finding=finding, charges=())
+        denied = msgspec.structs.replace(decision, effect=_DENY, finding=finding, charges=())
         return denied, None, receipt.refused
 
     def _uncharged(self, decision: Decision, fault: Finding) -> Decision:
         """What becomes of an allowance whose charges could not be made: it stands if all of its limits open."""
         if not self._opens(fault, decision.charges):
-            return msgspec.structs.replace(decision, effect=Effect.DENY, finding=fault, charges=())
+            return msgspec.structs.replace(decision, effect=_DENY, finding=fault, charges=())
         uncounted = tuple([Finding(fault.code, fault.reason, charge.rule) for charge in decision.charges])
         return msgspec.structs.replace(decision, charges=(), uncounted=uncounted)
 
@@ -274,7 +270,7 @@ class Enforcer:
         request = self._requests.get((method, modern))
         if request is None:
             era: Literal["legacy", "modern"] = "modern" if modern else "legacy"
-            request = Request(self._server, era, self._policy.revision, method, self._caller).encode()
+            request = Request(self._server, era, self._policy.revision, method, self.caller).encode()
             if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
                 self._requests.clear()
             self._requests[method, modern] = request
@@ -371,7 +367,7 @@ class Enforcer:
         more: JsonObject = {}
         if request.failure is not None and outcome == "ok":
             outcome, more = _examined(settle.result, request.failure)
-        if request.audit is AuditLevel.RESPONSE and settle.result:
+        if request.audit is _RESPONSE and settle.result:
             more |= self._kept_result(settle.result)
         self._append(outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more))
         if self._watch is not None:

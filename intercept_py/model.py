@@ -28,7 +28,7 @@ __all__ = [
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
 import msgspec
 
@@ -129,6 +129,7 @@ class Charge(msgspec.Struct, frozen=True):
     fail_open: bool | None = None
 
 
+@final
 class Finding(msgspec.Struct, frozen=True):
     """One reason to deny. `code` is stable and machine-readable, `reason` is one line for the agent."""
 

@@ -136,7 +136,7 @@ class Session:
         """
         self._enforcer.look_at_clock()
         for line in lines:
-            if isinstance(line, TooLong):
+            if type(line) is TooLong:
                 why = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.too_long(line.edges, why))
                 continue
@@ -155,7 +155,7 @@ class Session:
         """Lines from the server, in order. `stream`: see `Relay.from_upstream`."""
         self._enforcer.look_at_clock()
         for line in lines:
-            if isinstance(line, TooLong):
+            if type(line) is TooLong:
                 why = f"it is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.unreadable(line.edges, why))
                 continue

@@ -25,6 +25,7 @@ __all__ = [
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -45,6 +46,7 @@ from intercept_py.model import (
 
 # Members of an enum are slow to look up.
 _ALLOW, _NONE, _METADATA = Effect.ALLOW, AuditLevel.NONE, AuditLevel.METADATA
+_RULE = attrgetter("rule")
 _MAX_NAMES = 64
 _MAX_NAME = 128
 _MAX_TEXT = 2048
@@ -196,7 +198,7 @@ def _finding(finding: Finding) -> JsonObject:
 def _charged(charges: tuple[Charge, ...], level: AuditLevel) -> str:
     # The key of a limit `per: args.x` and the amount of a counter `increment_from: args.x` are argument values.
     if level is _METADATA or level is _NONE:
-        return ",".join([f'{{"rule":{_quoted(charge.rule)}}}' for charge in charges])
+        return ",".join(map(_charged_rule, map(_RULE, charges)))
     return ",".join([_text(_posted(charge)) for charge in charges])
 
 
@@ -217,6 +219,11 @@ def _text(value: Json) -> str:
 def _members(record: JsonObject) -> str:
     """The members of an object that has some, without its braces."""
     return _text(record)[1:-1]
+
+
+@lru_cache(maxsize=1024)
+def _charged_rule(rule: str) -> str:
+    return _text({"rule": rule})
 
 
 _quoted = lru_cache(maxsize=1024)(_text)

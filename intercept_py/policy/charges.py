@@ -89,9 +89,10 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
         return lambda _call: shared
     # One session mostly asks again and again, and a charge that is made once is cheaper to tell apart from others.
     last: list[tuple[tuple[str, ...], Charge]] = []
+    first, *others = scopes
 
     def charge(call: ToolCall) -> Charge:
-        parts = tuple([scope(call) for scope in scopes])
+        parts = (first(call), *[scope(call) for scope in others]) if others else (first(call),)
         if last and last[0][0] == parts:
             return last[0][1]
         drawn = draw(parts)

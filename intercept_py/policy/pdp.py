@@ -48,6 +48,8 @@ LIFECYCLE: Final = frozenset(
 )
 """Methods without which there is no session; no policy can deny them."""
 
+_ALLOW: Final = Effect.ALLOW  # members of an enum are slow to look up
+_DENY: Final = Effect.DENY
 _RANK: Final = {level: rank for rank, level in enumerate(AuditLevel)}
 _DEMANDS: Final = {
     "eq": "must equal",
@@ -98,8 +100,8 @@ def decide(policy: Policy, call: ToolCall) -> Decision:
     except Exception:
         finding = Finding("internal_error", "the policy could not be evaluated for this call, so it is denied")
         if policy.shadow:
-            return Decision(Effect.ALLOW, shadowed=(finding,), audit=policy.audit)
-        return Decision(Effect.DENY, finding, audit=policy.audit)
+            return Decision(_ALLOW, shadowed=(finding,), audit=policy.audit)
+        return Decision(_DENY, finding, audit=policy.audit)
 
 
 def judge_method(policy: Policy, method: str, known: bool) -> Decision:
@@ -109,10 +111,10 @@ def judge_method(policy: Policy, method: str, known: bool) -> Decision:
     """
     finding = None if method in LIFECYCLE else _method_finding(policy, method, known)
     if finding is None:
-        return Decision(Effect.ALLOW, audit=policy.audit)
+        return Decision(_ALLOW, audit=policy.audit)
     if policy.shadow:
-        return Decision(Effect.ALLOW, shadowed=(finding,), audit=policy.audit)
-    return Decision(Effect.DENY, finding, audit=policy.audit)
+        return Decision(_ALLOW, shadowed=(finding,), audit=policy.audit)
+    return Decision(_DENY, finding, audit=policy.audit)
 
 
 def unknown_tool_reason(name: str) -> str:
@@ -129,7 +131,7 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
     shadowed: list[Finding] = []
     if first is not None:
         if not policy.shadow:
-            return Decision(Effect.DENY, first, audit=plan.audit)
+            return Decision(_DENY, first, audit=plan.audit)
         shadowed.append(first)
         first = None
     charges: list[Charge] = []
@@ -141,7 +143,7 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
         asked = step.rule.audit
         if asked is not None and (audit is None or _RANK[asked] > _RANK[audit]):
             audit = asked
-        if isinstance(outcome, list):
+        if type(outcome) is not Finding:
             charges += outcome
         elif step.shadow:
             shadowed.append(outcome)
@@ -149,9 +151,9 @@ def _decide(policy: Policy, call: ToolCall) -> Decision:
             first = outcome
     audit = audit or plan.audit
     if first is not None:
-        return Decision(Effect.DENY, first, (), tuple(shadowed), audit)
+        return Decision(_DENY, first, (), tuple(shadowed), audit)
     due = tuple(merge(charges) if plan.merges else charges)
-    return Decision(Effect.ALLOW, None, due, tuple(shadowed), audit, plan.failure)
+    return Decision(_ALLOW, None, due, tuple(shadowed), audit, plan.failure)
 
 
 def _ask(step: Step, call: ToolCall) -> Finding | list[Charge] | None:
@@ -178,7 +180,7 @@ def _requirements(step: Step, call: ToolCall) -> Finding | list[Charge]:
     charges: list[Charge] = []
     for oblige in step.obligations:
         charge = oblige(call)
-        if isinstance(charge, Finding):
+        if type(charge) is Finding:
             return charge
         charges.append(charge)
     return charges

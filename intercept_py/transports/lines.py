@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["LineReader", "TooLong"]
 
+from typing import final
+
 import msgspec
 
 _EDGE = 512
 _BLANK = (b"", b"\r")
 
 
+@final
 class TooLong(msgspec.Struct, frozen=True):
     """Stands for a line over the bound, which was not kept: `edges` is its beginning and its end."""
 
