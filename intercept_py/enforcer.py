@@ -308,10 +308,15 @@ class Enforcer:
             problem = self._fault(exc if isinstance(exc, AuditError) else AuditError(type(exc).__name__))
         return problem
 
-    def observed(self, denials: Mapping[int, Denial]) -> None:
-        """What was judged since the last time is certain: tell the observer. `denials` are those of `retract`."""
+    def certain(self, denials: Mapping[int, Denial]) -> None:
+        """What was judged since the last time is certain. `denials` are those of `retract`."""
         if self._watch is not None:
             self._watch.certain(denials)
+
+    def tell(self) -> None:
+        """Tell the observer what is certain."""
+        if self._watch is not None and self._watch.untold:
+            self._watch.tell()
 
     def complaint(self) -> str | None:
         """Why an outcome could not be recorded or a charge not be given back, if that happened since the last call."""

@@ -11,7 +11,7 @@ __all__ = ["ARRIVAL", "OTHER", "Arrival", "Judged", "Names", "Observer", "Observ
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -49,7 +49,8 @@ class Judged(msgspec.Struct, frozen=True):
 
     `call` is None for every method but `tools/call`. `finding` denies; None: the message goes on, `uncounted` where its
     limits fail open. `decision` is the id of its audit record. `seconds`: from when it was held back until it could be
-    carried out. `upward`: it goes from the client to the server. `arrival`: what its HTTP request said.
+    carried out, which was `ago` seconds ago. `upward`: it goes from the client to the server. `arrival`: what its HTTP
+    request said.
     """
 
     message: Incoming
@@ -57,6 +58,7 @@ class Judged(msgspec.Struct, frozen=True):
     caller: Caller
     decision: str
     seconds: float
+    ago: float
     finding: Finding | None = None
     shadowed: tuple[Finding, ...] = ()
     upward: bool = True
@@ -115,17 +117,22 @@ class Observers:
             observer.reloaded(policy)
 
 
+_Uncertain: TypeAlias = tuple[Judge, ToolCall | None, Caller, str, Decision, float, Arrival | None]
+_Moment: TypeAlias = tuple[float, list[_Uncertain], set[int], Mapping[int, Denial]]
+
+
 class Watch:
     """One enforcer's side of its observer: holds decisions back until they are certain, and knows whose an end is.
 
-    `timer` tells seconds that never go back.
+    `timer` tells seconds that never go back. `untold` is what is certain and what `tell` will say.
     """
 
     def __init__(self, observer: Observer, timer: Callable[[], float]) -> None:
         self._observer = observer
         self._timer = timer
-        self._uncertain: list[tuple[Judge, ToolCall | None, Caller, str, Decision, float, Arrival | None]] = []
+        self._uncertain: list[_Uncertain] = []
         self._opened: set[int] = set()
+        self.untold: list[_Moment] = []
         self._open: dict[int, object] = {}
         self._lists: set[int] = set()  # which of them are `tools/list`
 
@@ -144,9 +151,22 @@ class Watch:
         self._opened.add(ticket)
 
     def certain(self, denials: Mapping[int, Denial]) -> None:
-        """What was judged since the last time is recorded; these tickets were denied after all."""
-        now = self._timer()
-        for judge, call, caller, decision_id, decision, since, arrival in self._uncertain:
+        """What was judged since the last time is recorded; these tickets were denied after all. `tell` says so."""
+        if self._uncertain:
+            self.untold.append((self._timer(), self._uncertain, self._opened, denials))
+            self._uncertain = []
+            if self._opened:
+                self._opened = set()
+
+    def tell(self) -> None:
+        """Tell the observer what is certain. Nobody has to wait for that."""
+        for moment in self.untold:
+            self._tell(*moment)
+        self.untold.clear()
+
+    def _tell(self, at: float, decided: list[_Uncertain], opened: set[int], denials: Mapping[int, Denial]) -> None:
+        ago = self._timer() - at
+        for judge, call, caller, decision_id, decision, since, arrival in decided:
             ticket, message = judge.ticket, judge.message
             denial = denials.get(ticket)
             finding = decision.finding if denial is None else Finding(denial.code, denial.reason, denial.rule)
@@ -155,11 +175,12 @@ class Watch:
                 call,
                 caller,
                 decision_id,
-                now - since,
+                at - since,
+                ago,
                 finding,
                 decision.shadowed,
                 judge.upward,
-                bool(decision.uncounted) or ticket in self._opened,
+                bool(decision.uncounted) or ticket in opened,
                 arrival,
             )
             try:
@@ -170,11 +191,11 @@ class Watch:
                         self._lists.add(ticket)
             except Exception:  # see `Observer`
                 pass
-        self._uncertain.clear()
-        self._opened.clear()
 
     def ended(self, settle: Settle, outcome: Outcome, seconds: float) -> None:
         """An allowed request is over; `outcome` is the true one."""
+        if self.untold:
+            self.tell()
         ticket = settle.ticket
         try:
             if ticket in self._open:

@@ -68,7 +68,7 @@ class Group:
         if problem is not None:
             for session in members:
                 denials[session] = session.retracted(problem, told=session is not members[0])
-            self._observe(denials)
+            self._deny(denials)
         for session in members:
             try:
                 session.carry_out(denials.get(session, {}))
@@ -77,8 +77,8 @@ class Group:
                 self._log("error", f"what was judged could not be carried out ({type(exc).__name__})")
 
     @staticmethod
-    def _observe(denials: dict[Session, dict[int, Denial]]) -> None:
-        """Tell of denials before a session tells that what others with its enforcer asked is allowed.
+    def _deny(denials: dict[Session, dict[int, Denial]]) -> None:
+        """Say what is denied before a session says that what others with its enforcer asked is allowed.
 
         Tickets are unique among sessions that share an enforcer, and only among those.
         """
@@ -86,7 +86,7 @@ class Group:
         for session, denied in denials.items():
             shared.setdefault(session.enforcer, {}).update(denied)
         for enforcer, denied in shared.items():
-            enforcer.observed(denied)
+            enforcer.certain(denied)
 
 
 _LONG = 16384
@@ -266,7 +266,7 @@ class Session:
     def carry_out(self, denials: dict[int, Denial]) -> None:
         """Carry out what was judged, which is recorded, but for these tickets."""
         batch, self._batch = self._batch, []
-        self._enforcer.observed(denials)
+        self._enforcer.certain(denials)
         if self._enforcer.outage.news:
             self._tell_news()
         now = self._clock()
@@ -279,7 +279,8 @@ class Session:
             self._perform(self._relay.decided(judge.ticket, denial, now))
 
     def sent(self) -> None:
-        """What was collected is on its way: prepare the records of what ended, while both sides are busy."""
+        """What was collected is on its way: tell who watches, and prepare the records of what ended meanwhile."""
+        self._enforcer.tell()
         for settle, ended in self._settled:
             self._enforcer.settle(settle, ended)
         self._settled.clear()

@@ -88,6 +88,7 @@ class Conversation:
         self.client += [json.loads(message.data) for message in self.session.to_client]
         self.session.to_upstream.clear()
         self.session.to_client.clear()
+        self.session.sent()
 
     def say(self, *messages: Message | bytes) -> None:
         """The client sends these, in one read."""

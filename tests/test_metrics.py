@@ -94,7 +94,7 @@ def test_denials_by_watched_rules_are_counted_apart(tmp_path: Path, metrics: Met
 
 def test_calls_that_go_on_uncounted_are_counted_as_such(metrics: Metrics, server: ServerMetrics) -> None:
     message = Incoming({}, 1, "tools/call", {}, False, b"")
-    judged = Judged(message, ToolCall("cancel_run", {}), Caller(), "x-1", 0.001, uncounted=True)
+    judged = Judged(message, ToolCall("cancel_run", {}), Caller(), "x-1", 0.001, 0.0, uncounted=True)
     server.decided(judged)
     server.decided(replace(judged, finding=Finding("audit_unavailable", "no")))
     assert samples(metrics)["intercept_uncounted_calls_total"] == {("test",): 1}

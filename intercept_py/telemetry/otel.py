@@ -184,7 +184,7 @@ class OtelServer:
             SpanKind.SERVER,
             bounded | _details(judged),
             links,
-            time.time_ns() - int(judged.seconds * 1e9),
+            time.time_ns() - int((judged.seconds + judged.ago) * 1e9),
         )
 
     def _end(self, begun: _Begun, failed: str | None, code: int | None, seconds: float) -> None:
