@@ -17,6 +17,7 @@ from typing import Final, Protocol, TypeAlias, cast
 import httptools
 
 from intercept_py.transports.http_heads import END, Heads, is_whole
+from intercept_py.transports.prompt_writing import PromptWriter
 
 _MAX_HEAD = 64 * 1024
 _MAX_FIELDS = 256
@@ -116,7 +117,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._quiet = self._count = self._interim = 0
         self._final = self._complete = self._until_end = False
         self._fields = {}
-        self._transport.write(data)
+        self._writer.write(data)
 
     def fresh(self) -> bool:
         """Whether the connection is open and silent. One with anything to read has ended, or says what nobody asked."""
@@ -139,6 +140,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
+        self._writer = PromptWriter(self._transport)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE:

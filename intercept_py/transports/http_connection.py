@@ -20,6 +20,7 @@ from typing import Any, Final
 from intercept_py.transports.http_host import Host
 from intercept_py.transports.http_messages import JSON, Answer, Fields, nobody, problem, too_slow
 from intercept_py.transports.http_reader import Request, RequestReader, encode_fields
+from intercept_py.transports.prompt_writing import PromptWriter
 
 _LINGER: Final = 2.0
 """Seconds in which a client that still sends may read why it is refused, before the connection closes."""
@@ -58,7 +59,7 @@ class _ConnectionReply:
 
     def begin(self, fields: Fields) -> None:
         if self._connection is not None:
-            self._connection.transport.write(self._connection.encode_head(fields, self._request))
+            self._connection.writer.write(self._connection.encode_head(fields, self._request))
 
     def part(self, data: bytes) -> None:
         if self._connection is not None:
@@ -69,7 +70,7 @@ class _ConnectionReply:
         connection, self._connection = self._connection, None
         if connection is not None:
             if not self._request.is_old:
-                connection.transport.write(b"0\r\n\r\n")
+                connection.writer.write(b"0\r\n\r\n")
             connection.done(self._request.close)
 
     def cut(self) -> None:
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol):
     """See the module. At `deadline`, a time of the host's, it is to be told that it `expired`."""
 
     transport: asyncio.Transport
+    writer: PromptWriter
 
     def __init__(self, host: Host) -> None:
         self.deadline = host.now + host.patience
@@ -105,6 +107,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # so is uvloop's
         """Begin to wait for a request."""
         self.transport = transport
+        self.writer = PromptWriter(transport)
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""
         app = self._host.app
@@ -170,7 +173,7 @@ class Connection(asyncio.Protocol):
     def _proceed(self, request: Request) -> None:
         """Let a client send its body. One that pipelines sends it without being told."""
         if self._reply is None and not request.is_old:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # ---- answers
 
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send something of an answer."""
-        self.transport.write(data)
+        self.writer.write(data)
         if len(data) > _LARGE:
             self._host.weigh()
 
@@ -288,7 +291,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         last = Request()
         last.close = True
-        self.transport.write(self.encode(answer, last))
+        self.writer.write(self.encode(answer, last))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.deadline = self._host.now + _LINGER
