@@ -6,11 +6,10 @@ an `Observer`; `metrics` and `telemetry`, which are some.
 
 from __future__ import annotations
 
-__all__ = ["ARRIVAL", "OTHER", "Arrival", "Judged", "Names", "Observer", "Observers", "Watch", "label"]
+__all__ = ["OTHER", "Judged", "Names", "Observer", "Observers", "Watch", "label"]
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -29,28 +28,12 @@ _MOST_NAMES = 200
 _LONGEST = 128
 
 
-class Arrival(msgspec.Struct, frozen=True):
-    """What an HTTP request says about a message besides its body. None of it has any part in a decision.
-
-    `traceparent` and `tracestate` are headers (W3C Trace Context), `version` is `MCP-Protocol-Version`.
-    """
-
-    traceparent: str | None = None
-    tracestate: str | None = None
-    version: str | None = None
-
-
-ARRIVAL: ContextVar[Arrival | None] = ContextVar("intercept_arrival", default=None)
-"""Set by the HTTP front in the task of a request that has such headers, before it hands the body on."""
-
-
 class Judged(msgspec.Struct, frozen=True):
     """One decision, once it is certain: recorded, and its charges kept.
 
     `call` is None for every method but `tools/call`. `finding` denies; None: the message goes on, `uncounted` where its
     limits fail open. `decision` is the id of its audit record. `seconds`: from when it was held back until it could be
-    carried out, which was `ago` seconds ago. `upward`: it goes from the client to the server. `arrival`: what its HTTP
-    request said.
+    carried out, which was `ago` seconds ago. `upward`: it goes from the client to the server.
     """
 
     message: Incoming
@@ -63,7 +46,6 @@ class Judged(msgspec.Struct, frozen=True):
     shadowed: tuple[Finding, ...] = ()
     upward: bool = True
     uncounted: bool = False
-    arrival: Arrival | None = None
 
 
 class Observer(Protocol):
@@ -117,7 +99,7 @@ class Observers:
             observer.reloaded(policy)
 
 
-_Uncertain: TypeAlias = tuple[Judge, ToolCall | None, Caller, str, Decision, float, Arrival | None]
+_Uncertain: TypeAlias = tuple[Judge, ToolCall | None, Caller, str, Decision, float]
 _Moment: TypeAlias = tuple[float, list[_Uncertain], set[int], Mapping[int, Denial]]
 
 
@@ -144,7 +126,7 @@ class Watch:
         self, judge: Judge, call: ToolCall | None, caller: Caller, decision_id: str, decision: Decision, since: float
     ) -> None:
         """This was decided, and will be certain after the next commit."""
-        self._uncertain.append((judge, call, caller, decision_id, decision, since, ARRIVAL.get()))
+        self._uncertain.append((judge, call, caller, decision_id, decision, since))
 
     def opened(self, ticket: int) -> None:
         """The charges of this message could not be kept, and it goes on nonetheless."""
@@ -166,7 +148,7 @@ class Watch:
 
     def _tell(self, at: float, decided: list[_Uncertain], opened: set[int], denials: Mapping[int, Denial]) -> None:
         ago = self._timer() - at
-        for judge, call, caller, decision_id, decision, since, arrival in decided:
+        for judge, call, caller, decision_id, decision, since in decided:
             ticket, message = judge.ticket, judge.message
             denial = denials.get(ticket)
             finding = decision.finding if denial is None else Finding(denial.code, denial.reason, denial.rule)
@@ -181,7 +163,6 @@ class Watch:
                 decision.shadowed,
                 judge.upward,
                 bool(decision.uncounted) or ticket in opened,
-                arrival,
             )
             try:
                 seen = self._observer.decided(judged)

@@ -24,6 +24,7 @@ from intercept_py.observing import Observer
 from intercept_py.policy import loader
 from intercept_py.proxy import Session
 from intercept_py.state import State, open_state
+from intercept_py.wire.messages import Arrival, Incoming, parse_client
 
 Message = dict[str, Any]
 LIMIT = 10 * 1024 * 1024
@@ -83,6 +84,8 @@ class Conversation:
         )
         self.session = Session(enforcer, Log("error", fd=2), lambda: self.now, timeout=300.0)
 
+        self.arrival: Arrival | None = None  # what the client's messages come with
+
     def _deliver(self) -> None:
         self.upstream += [parse(message.data) for message in self.session.to_upstream]
         self.client += [json.loads(message.data) for message in self.session.to_client]
@@ -93,7 +96,15 @@ class Conversation:
     def say(self, *messages: Message | bytes) -> None:
         """The client sends these, in one read."""
         lines = [message if isinstance(message, bytes) else json.dumps(message).encode() for message in messages]
-        self.session.from_client(list(lines), LIMIT)
+        taken: list[bytes | Incoming] = []
+        for line in lines:
+            if self.arrival is None:
+                taken.append(line)
+                continue
+            message = parse_client(line)
+            message.arrival = self.arrival
+            taken.append(message)
+        self.session.from_client(taken, LIMIT)
         self._deliver()
 
     def reply(self, *messages: Message | bytes) -> None:

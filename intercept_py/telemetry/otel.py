@@ -233,7 +233,8 @@ def _version(judged: Judged) -> str | None:
     named = _meta(judged).get(PROTOCOL_VERSION_KEY, named)
     if type(named) is str:
         return named
-    return None if judged.arrival is None else judged.arrival.version
+    arrival = judged.message.arrival
+    return None if arrival is None else arrival.version
 
 
 def _meta(judged: Judged) -> dict[str, Json]:
@@ -246,7 +247,7 @@ def _parents(judged: Judged) -> tuple[Context, list[Link]]:
 
     The message is not changed: the server sees the same parent, so our span is its server span's sibling.
     """
-    meta, arrival = _meta(judged), judged.arrival
+    meta, arrival = _meta(judged), judged.message.arrival
     named = _extract(meta.get("traceparent"), meta.get("tracestate"))
     ambient = None if arrival is None else _extract(arrival.traceparent, arrival.tracestate)
     if named is None:

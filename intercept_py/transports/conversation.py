@@ -15,7 +15,6 @@ from typing import Final, Protocol
 import msgspec
 
 from intercept_py.model import Caller, RequestId
-from intercept_py.observing import ARRIVAL, Arrival
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToClient, ToUpstream
 from intercept_py.wire.messages import Incoming
@@ -103,9 +102,6 @@ class Link(Protocol):
 class Receiver(Protocol):
     """What a link tells its conversation. `stream`: 0, the ticket of a request, or what `listen` named."""
 
-    arrival: Arrival | None
-    """What came with the client's last message besides it."""
-
     def from_upstream(self, lines: list[bytes | TooLong], stream: int = 0, event: Event | None = None) -> None:
         """The server said these; `event` belongs to the last of them, and may be there without one."""
 
@@ -189,7 +185,6 @@ class Conversation:
         news: Callable[[Conversation], None],
     ) -> None:
         self.session = session
-        self.arrival: Arrival | None = None
         self._front = front
         self._limit = limit
         self._news = news
@@ -207,7 +202,6 @@ class Conversation:
 
     def from_client(self, line: bytes | Incoming | TooLong) -> None:
         """One message from the client, taken apart or not. `Front.deliver` may be called before this returns."""
-        self.arrival = ARRIVAL.get()
         self.session.upstream_crowded = self.link.crowded
         self.session.from_client([line], self._limit)
         self.pump()

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from intercept_py.errors import ProtocolError, UpstreamError
 from intercept_py.model import Caller
-from intercept_py.observing import ARRIVAL
 from intercept_py.transports.http_exchange import Exchange
 from intercept_py.transports.http_fronts import HttpSession, OnePost
 from intercept_py.transports.http_gateway import Challenge, Gateway, Settings
@@ -66,13 +65,11 @@ class Endpoint:
         exchange = Exchange(reply, self._waiting, modern=post.modern, request=post.request)
         if post.method == "subscriptions/listen":
             exchange.endless = head.authorization, head.address
-        arrival = ARRIVAL.set(head.arrival)
         try:
             return self._converse(head, caller, body, post, exchange)
         except UpstreamError as exc:
             return json_answer(200 if post.request is not None else 503, _failed(post, exc))
         finally:
-            ARRIVAL.reset(arrival)
             if not exchange.over:
                 self._waiting.add(exchange)
 

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from intercept_py.observing import Arrival
 from intercept_py.transports.http_messages import Answer, Field, problem
 from intercept_py.wire import http_fields
+from intercept_py.wire.messages import Arrival
 
 _ONCE: Final = frozenset(
     {

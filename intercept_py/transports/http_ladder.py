@@ -60,6 +60,7 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
         message = messages.parse_client(body)
         value, method, params = message.value, message.method, message.params
         request = None if method is None else message.id
+        message.arrival = head.arrival
     except ProtocolError:  # others would read it, so it is refused in their order
         message = body
         try:

@@ -30,7 +30,7 @@ from intercept_py.transports.link_requests import Goodbye, Listening, Notice, Po
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.http_fields import encode_value, outbound_fields, trace_fields, version_of
 from intercept_py.wire.http_params import mirrors_of
-from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
+from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Arrival
 
 _POST = encode_fields([(b"Content-Type", JSON), (b"Accept", JSON + b", " + EVENTS)])
 _GET = encode_fields([(b"Accept", EVENTS)])
@@ -70,6 +70,13 @@ def _fields_of_plain_call(name: str, version: str) -> bytes:
     """Those of a call that repeats no arguments. Most calls are of a few tools."""
     params = {"name": name, "_meta": {PROTOCOL_VERSION_KEY: version}}
     return _POST + encode_fields(outbound_fields("tools/call", params, None, None))
+
+
+def _trace(arrival: Arrival | None) -> bytes:
+    """Trace context goes on as it came, if it is sound."""
+    if arrival is None or arrival.traceparent is None:
+        return b""
+    return encode_fields(trace_fields(arrival.traceparent, arrival.tracestate))
 
 
 class HttpLink:
@@ -184,9 +191,9 @@ class HttpLink:
                 self._session, self._first = None, post
             fields = _POST + encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
         elif method == "tools/call":
-            fields = _fields_of_call(params, version, self._schema_of(params["name"])) + self._trace()
+            fields = _fields_of_call(params, version, self._schema_of(params["name"])) + _trace(message.arrival)
         else:
-            fields = _POST + encode_fields(outbound_fields(method, params, None, None)) + self._trace()
+            fields = _POST + encode_fields(outbound_fields(method, params, None, None)) + _trace(message.arrival)
         self._remote.client.send("POST", fields, message.data, post)
 
     def _notify(self, message: ToUpstream, modern: bool) -> None:
@@ -215,13 +222,6 @@ class HttpLink:
             return True
         self._later(_PATIENCE, request.leave)
         return False
-
-    def _trace(self) -> bytes:
-        """Trace context goes on as it came, if it is sound; in a session nobody can tell which message it came with."""
-        arrival = self.receiver.arrival
-        if arrival is None or arrival.traceparent is None:
-            return b""
-        return encode_fields(trace_fields(arrival.traceparent, arrival.tracestate))
 
     def _session_field(self) -> bytes:
         return b"" if self._session is None else b"Mcp-Session-Id: %b\r\n" % self._session

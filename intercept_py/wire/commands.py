@@ -9,14 +9,14 @@ from typing import TypeAlias
 import msgspec
 
 from intercept_py.model import JsonObject, Outcome, RequestId
-from intercept_py.wire.messages import Incoming
+from intercept_py.wire.messages import Arrival, Incoming
 
 
 class ToUpstream(msgspec.Struct, frozen=True):
     """Send this line to the server. A `courtesy` may be left out where the server does not read what it is sent.
 
     For transports whose headers repeat what a message says: `ticket` is the id of a request, `method` and `params` are
-    those of a request or a notification; an answer to the server has none of them.
+    those of a request or a notification; an answer to the server has none of them. `arrival`: see `Incoming`.
     """
 
     data: bytes
@@ -24,6 +24,7 @@ class ToUpstream(msgspec.Struct, frozen=True):
     ticket: int | None = None
     method: str | None = None
     params: JsonObject = {}
+    arrival: Arrival | None = None
 
 
 class ToClient(msgspec.Struct, frozen=True):

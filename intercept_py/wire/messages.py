@@ -15,6 +15,7 @@ __all__ = [
     "KNOWN_METHODS",
     "PROTOCOL_VERSION_KEY",
     "SUBSCRIPTION_KEY",
+    "Arrival",
     "Denial",
     "Incoming",
     "denial_text",
@@ -67,13 +68,24 @@ KNOWN_METHODS = frozenset(
 """Every method and notification of MCP in either direction, tasks (2025-11-25, and the 2026 extension) included."""
 
 
+class Arrival(msgspec.Struct, frozen=True):
+    """What an HTTP request says about a message besides its body. None of it has any part in a decision.
+
+    `traceparent` and `tracestate` are headers (W3C Trace Context), `version` is `MCP-Protocol-Version`.
+    """
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+    version: str | None = None
+
+
 @final
 class Incoming(msgspec.Struct):
     """A checked message. Request: id and method. Notification: method. Response: id alone. `line` is its bytes.
 
     From the client: `value` is the decoded message itself, `params` its params ({} when absent), `modern` its era. What
     comes from the server goes on as `line` and has an empty `value`; `request` is then the client's request that it
-    belongs to, as far as that is known, and `stream` where it came from.
+    belongs to, as far as that is known, and `stream` where it came from. `arrival` is for the transport to set.
     """
 
     value: JsonObject
@@ -84,6 +96,7 @@ class Incoming(msgspec.Struct):
     line: bytes
     request: RequestId | None = None
     stream: int = 0
+    arrival: Arrival | None = None
 
 
 class Denial(msgspec.Struct, frozen=True):

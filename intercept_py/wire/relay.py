@@ -224,7 +224,8 @@ class Relay:
             refusal = messages.refusal(message.id, str(message.method), message.modern, denial)
             return [ToClient(refusal, message.id, True)]
         if message.id is None:
-            return [ToUpstream(codec.encode(message.value), False, None, message.method, message.params)]
+            data = codec.encode(message.value)
+            return [ToUpstream(data, False, None, message.method, message.params, message.arrival)]
         pending = _Pending(message.id, str(message.method), message.modern, now, self._generation)
         self._pending[ticket] = pending
         message.value["id"] = ticket
@@ -232,7 +233,8 @@ class Relay:
             _replace_token(message.params, ticket, pending)
         if message.method == "subscriptions/listen":
             self._listen(ticket, message)
-        return [ToUpstream(codec.encode(message.value), False, ticket, message.method, message.params)]
+        data = codec.encode(message.value)
+        return [ToUpstream(data, False, ticket, message.method, message.params, message.arrival)]
 
     def _server_decided(self, ticket: int, message: Incoming, denial: Denial | None, now: float) -> list[Command]:
         if denial is None:

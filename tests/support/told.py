@@ -8,7 +8,6 @@ import asyncio
 import json
 from typing import Any
 
-from intercept_py.observing import Arrival
 from intercept_py.transports.conversation import Event
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToUpstream
@@ -31,8 +30,6 @@ def notifies(method: str, **params: Any) -> ToUpstream:
 
 class Told:
     """A receiver that remembers. `now` is what has not been read; messages are decoded."""
-
-    arrival: Arrival | None = None
 
     def __init__(self) -> None:
         self.now: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()

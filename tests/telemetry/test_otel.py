@@ -16,9 +16,10 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from intercept_py.log import Log
-from intercept_py.observing import ARRIVAL, Arrival, Observer, Observers
+from intercept_py.observing import Observer, Observers
 from intercept_py.policy import loader
 from intercept_py.telemetry import Telemetry, TelemetryError, open_telemetry
+from intercept_py.wire.messages import Arrival
 from tests.conversation import Conversation, Message, call
 from tests.support.otlp_collector import Collector, collecting, values
 
@@ -151,15 +152,12 @@ def test_the_parent_is_what_the_message_names_and_the_message_stays_as_it_is(sen
 
 
 @pytest.fixture
-def arrival() -> Iterator[None]:
+def _arrival(sent: Sent) -> None:
     """Messages come in an HTTP request with headers."""
-    headers = Arrival(f"00-{OTHER_TRACE}-{OTHER_PARENT}-01", "x=1", "2025-11-25")
-    token = ARRIVAL.set(headers)
-    yield
-    ARRIVAL.reset(token)
+    sent.talk.arrival = Arrival(f"00-{OTHER_TRACE}-{OTHER_PARENT}-01", "x=1", "2025-11-25")
 
 
-@pytest.mark.usefixtures("arrival")
+@pytest.mark.usefixtures("_arrival")
 def test_without_one_in_the_message_the_parent_is_what_the_http_request_names(sent: Sent) -> None:
     sent.talk.say(request(1, "resources/list"))
     span = sent.span()
@@ -167,7 +165,7 @@ def test_without_one_in_the_message_the_parent_is_what_the_http_request_names(se
     assert values(span.attributes)["mcp.protocol.version"] == "2025-11-25"
 
 
-@pytest.mark.usefixtures("arrival")
+@pytest.mark.usefixtures("_arrival")
 def test_what_the_http_request_names_is_a_link_where_the_message_names_a_parent(sent: Sent) -> None:
     sent.talk.say(request(1, "resources/list", _meta={"traceparent": TRACEPARENT}))
     span = sent.span()

@@ -17,7 +17,6 @@ import pytest
 
 from intercept_py import processes
 from intercept_py.log import Log
-from intercept_py.observing import Arrival
 from intercept_py.transports.child_link import ChildLink, SharedChild
 from intercept_py.transports.conversation import Event
 from intercept_py.transports.lines import TooLong
@@ -34,8 +33,6 @@ MODERN = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcont
 
 class Recorder:
     """A receiver that remembers, and can be waited for."""
-
-    arrival: Arrival | None = None
 
     def __init__(self) -> None:
         self.messages: list[Any] = []

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from intercept_py.log import Log
@@ -18,6 +19,7 @@ from intercept_py.transports.conversation import Event
 from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_link import HttpLink, Remote
 from intercept_py.wire.commands import ToUpstream
+from intercept_py.wire.messages import Arrival
 from tests.support.raw_http import Answering, RawServer, Seen, json_answer
 from tests.support.sdk_process import sdk_server
 from tests.support.told import Told, asks, notifies
@@ -221,6 +223,20 @@ async def test_a_modern_call_has_the_fields_that_repeat_it() -> None:
         assert seen.field("content-type") == "application/json"
         assert seen.field("accept") == "application/json, text/event-stream"
         assert seen.field("mcp-param-region") == "=?base64?S8O2bG4=?="
+
+
+@pytest.mark.parametrize("state", [None, "rojo=1"])
+async def test_the_trace_context_of_a_message_goes_on_as_it_came(state: str | None) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = msgspec.structs.replace(asks(1, "tools/call", name="t"), arrival=Arrival(parent, state, "2026-07-28"))
+    async with RawServer(answering()) as server, talk(server.url) as it:
+        it.link.send([traced, asks(2, "tools/call", name="t")])
+        await it.told.message(1)
+        await it.told.message(2)
+        first, second = sorted(server.seen, key=lambda seen: seen.body)
+        assert first.field("traceparent") == parent
+        assert [value for name, value in first.fields if name == "tracestate"] == ([] if state is None else [state])
+        assert not {"traceparent", "tracestate"} & {name for name, _ in second.fields}
 
 
 HANDSHAKE = '{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"s","version":"1"}}'

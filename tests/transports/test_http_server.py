@@ -19,6 +19,7 @@ from intercept_py.transports.http_exchange import STREAM_LIMIT
 from intercept_py.transports.http_gateway import Document, Settings
 from intercept_py.transports.http_server import create_app
 from intercept_py.wire.commands import ToUpstream
+from intercept_py.wire.messages import Arrival
 from tests.support import web
 from tests.support.http_front import JSON, MODERN, RUNNERS, Front, Link, Scripted, call, front, message, talk
 
@@ -214,6 +215,16 @@ async def test_the_head_of_a_request_is_checked(
             answer = await post(where, call("echo", modern=True), modern_headers(ECHO) | headers)
             assert answer.status_code == status, answer.text
             assert status == 200 or answer.json()["error"]["code"] == -32600
+
+
+async def test_a_message_takes_along_what_its_own_request_said_besides(tmp_path: Path, runner: str) -> None:
+    parents = [f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333{number}-01" for number in range(2)]
+    async with front(tmp_path, runner) as where:
+        for parent in (*parents, None):
+            headers = {} if parent is None else {"traceparent": parent, "tracestate": "a=b"}
+            assert (await post(where, ECHO, modern_headers(ECHO) | headers)).status_code == 200
+        arrivals = [told.arrival for link in where.upstream.links for told in link.told if told.method == "tools/call"]
+    assert arrivals == [Arrival(parent, parent and "a=b", "2026-07-28") for parent in (*parents, None)]
 
 
 @pytest.mark.parametrize("name", ["mcp-method", "MCP-Name", "mcp-protocol-version", "Content-Type", "Origin"])
