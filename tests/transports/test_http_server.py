@@ -217,6 +217,20 @@ async def test_the_head_of_a_request_is_checked(
             assert status == 200 or answer.json()["error"]["code"] == -32600
 
 
+async def test_a_head_that_agreed_with_one_call_does_not_agree_with_another(tmp_path: Path, runner: str) -> None:
+    headers = modern_headers(ECHO)
+    async with front(tmp_path, runner) as where:
+        for _ in range(4):  # what was read out of a head is kept
+            assert (await post(where, ECHO, headers)).status_code == 200
+        answer = await post(where, call("hold", modern=True), headers)  # which is as long
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
+        version = call("echo", modern=True)
+        version["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-29"
+        answer = await post(where, version, headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
+        assert where.upstream.methods().count("tools/call") == 4
+
+
 async def test_a_message_takes_along_what_its_own_request_said_besides(tmp_path: Path, runner: str) -> None:
     parents = [f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333{number}-01" for number in range(2)]
     async with front(tmp_path, runner) as where:
