@@ -174,9 +174,7 @@ class Watch:
                 pass
 
     def ended(self, settle: Settle, outcome: Outcome, seconds: float) -> None:
-        """An allowed request is over; `outcome` is the true one."""
-        if self.untold:
-            self.tell()
+        """An allowed request is over, of whose decision the observer was told; `outcome` is the true one."""
         ticket = settle.ticket
         try:
             if ticket in self._open:
