@@ -24,6 +24,8 @@ __all__ = [
     "UpstreamError",
 ]
 
+from typing import final
+
 import msgspec
 
 
@@ -53,16 +55,17 @@ class PolicyError(InterceptError):
         self.problems = problems
 
 
+@final
 class ProtocolError(InterceptError):
     """A message that may not be relayed. `code` is the JSON-RPC error code to answer with.
 
     `request_id` is the id of the request that it is, where that is certain.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, request_id: int | str | None = None) -> None:
         super().__init__(message)
         self.code = code
-        self.request_id: int | str | None = None
+        self.request_id = request_id
 
 
 class StateError(InterceptError):

@@ -277,7 +277,7 @@ class Mount:
     # ---- time
 
     def _news(self, conversation: Conversation) -> None:
-        """The event loop sends what it was given when it has nothing else to do: all that can wait comes after that."""
+        """All that can wait comes when the event loop has been through what it read."""
         if not self._fresh:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()  # which asks the kernel, every time

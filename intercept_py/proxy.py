@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from intercept_py.enforcer import Enforcer, Verdict
+from intercept_py.errors import ProtocolError
 from intercept_py.log import Log
 from intercept_py.model import Caller, Finding, RequestId, Tool
 from intercept_py.policy.rules import Policy
@@ -93,6 +94,10 @@ _LONG = 16384
 """Judging a line of more bytes takes so long that charges made before it are committed first: others wait for them."""
 
 
+def _data(line: bytes | Incoming) -> bytes:
+    return line.line if type(line) is Incoming else line
+
+
 class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
@@ -129,10 +134,10 @@ class Session:
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
 
-    def from_client(self, lines: Sequence[bytes | Incoming | TooLong], limit: int) -> None:
+    def from_client(self, lines: Sequence[bytes | Incoming | ProtocolError | TooLong], limit: int) -> None:
         """Lines from the client, in order. All decisions among them are recorded with one write before any is sent.
 
-        A transport that has taken a sound message apart already gives what it made of it.
+        A transport that has taken a message apart already gives what `parse_client` made of it, or found wrong with it.
         """
         self._enforcer.look_at_clock()
         for line in lines:
@@ -140,15 +145,17 @@ class Session:
                 why = f"message is longer than {limit} bytes: raise --max-message-bytes if it must pass"
                 self._perform(self._relay.too_long(line.edges, why))
                 continue
-            if self._batch and len(line.line if type(line) is Incoming else line) > _LONG:
+            if type(line) is ProtocolError:
+                self._perform(self._relay.unsound(line))
+                continue
+            if self._batch and len(_data(line)) > _LONG:
                 self._send_judged()
             try:
                 self._perform(self._relay.from_client(line))
             except Exception as exc:  # a bug of ours must not take the other requests with it
                 self._log("error", f"a message from the client could not be handled ({type(exc).__name__})")
                 why = "the proxy failed to handle this message, which went no further"
-                data = line.line if type(line) is Incoming else line
-                self._perform(self._relay.refuse(codec.peek_id(data), messages.INTERNAL_ERROR, why))
+                self._perform(self._relay.refuse(codec.peek_id(_data(line)), messages.INTERNAL_ERROR, why))
         self._finish_batch()
 
     def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,16 @@ def test_an_allowance_that_cannot_be_recorded_is_told_as_the_denial_that_it_beco
     assert watcher.effects() == [(1, "audit_unavailable")]
     assert watcher.failures == ["audit_unavailable"]
     assert watcher.ends == []
+
+
+def test_what_is_told_later_says_when_it_was(tmp_path: Path) -> None:
+    watcher = Watcher()
+    talk = Conversation(POLICY, tmp_path, observer=watcher)
+    talk.session.from_client([json.dumps(call(1)).encode()], 10_000)
+    assert watcher.decisions == []
+    talk.now = 2.5
+    talk.session.sent()
+    assert [(judged.seconds, judged.ago) for judged in watcher.decisions] == [(0.0, 2.5)]
 
 
 class Away:

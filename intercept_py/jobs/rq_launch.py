@@ -119,10 +119,12 @@ class RqLauncher:
         await job.end()
 
     def _unqueue(self, work: Work) -> None:
-        # RQ raises ValueError where an execution ends while it deletes: then the worker deletes the job.
-        # What stays in the queue harms nobody: a worker starts no job that nobody waits for.
-        with suppress(NoSuchJobError, ValueError):
-            Job.fetch(job_id(work.mark), connection=self._sync, serializer=JSONSerializer).delete()
+        with suppress(NoSuchJobError):
+            job = Job.fetch(job_id(work.mark), connection=self._sync, serializer=JSONSerializer)
+            # RQ raises ValueError where an execution ends meanwhile, and leaves the rest of the job to its worker. The
+            # queue has let go of it before, and a worker starts no job that nobody waits for.
+            with suppress(ValueError):
+                job.delete()
 
 
 class Remote:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from intercept_py.errors import ProtocolError
 from intercept_py.model import Caller, RequestId
 from intercept_py.transports.lines import TooLong
 from intercept_py.wire.commands import ToClient, ToUpstream
@@ -34,7 +35,7 @@ class Session(Protocol):
     to_upstream: list[ToUpstream]
     upstream_crowded: bool
 
-    def from_client(self, lines: Sequence[bytes | Incoming | TooLong], limit: int) -> None: ...
+    def from_client(self, lines: Sequence[bytes | Incoming | ProtocolError | TooLong], limit: int) -> None: ...
     def from_upstream(self, lines: list[bytes | TooLong], limit: int, stream: int = 0) -> None: ...
     def speaks(self, caller: Caller) -> None: ...
     def abandon(self, request_id: RequestId) -> None: ...
@@ -200,8 +201,8 @@ class Conversation:
         """What comes from the client from now on is this caller's."""
         self.session.speaks(caller)
 
-    def from_client(self, line: bytes | Incoming | TooLong) -> None:
-        """One message from the client, taken apart or not. `Front.deliver` may be called before this returns."""
+    def from_client(self, line: bytes | Incoming | ProtocolError | TooLong) -> None:
+        """One message from the client, see `proxy.Session`. `Front.deliver` may be called before this returns."""
         self.session.upstream_crowded = self.link.crowded
         self.session.from_client([line], self._limit)
         self.pump()

@@ -17,7 +17,6 @@ __all__ = ["Credentials", "HttpClient"]
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import Coroutine, Iterable
 from typing import Protocol
 
@@ -73,6 +72,7 @@ class HttpClient:
         self._idle: list[ClientConnection] = []
         self._tasks: dict[asyncio.Task[None], Request] = {}  # what has no connection yet
         self._sweep: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def send(self, method: str, fields: bytes, body: bytes | None, request: Request, target: str | None = None) -> None:
         """Send a request, which hears what becomes of it.
@@ -180,19 +180,20 @@ class HttpClient:
 
     def release(self, connection: ClientConnection) -> None:
         """A connection may be used for another request."""
-        connection.idle_since = time.monotonic()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # which asks the kernel, every time
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)
+            self._sweep = self._loop.call_later(_IDLE, self._close_idle)
 
     def _close_idle(self) -> None:
-        oldest = time.monotonic() - _IDLE
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - _IDLE
         for connection in [connection for connection in self._idle if connection.idle_since <= oldest]:
             self._idle.remove(connection)
             connection.abort()
-        self._sweep = None
-        if self._idle:
-            self._sweep = asyncio.get_running_loop().call_later(_IDLE / 2, self._close_idle)
+        self._sweep = loop.call_later(_IDLE / 2, self._close_idle) if self._idle else None
 
     def refused(self, request: Request) -> None:
         """The server did not take the credentials that went with a request."""

@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._awaited: tuple[Request | None, bool] = (None, True)  # what the deadline is for: a request, its head
         self._doubtful: Request | None = None  # nobody knows yet who sends it: its body is not read
         self._pumping = False
-        self._paused = False  # requests wait in the kernel
+        self._paused = False  # what comes next waits in the kernel
         self._stalled = False  # the client does not read
         self._deaf = False  # what comes in is thrown away, the connection is about to close
 
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _proceed(self, request: Request) -> None:
         """Let a client send its body. One that pipelines sends it without being told."""
-        if self._reply is None and not request.is_old:
+        if self._reply is None and not self._reader.ready and not request.is_old:
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # ---- answers
@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif self._reader.ready or self._reader.refusal is not None:
             self._pump()
-        else:
+        else:  # reading may be paused for a doubtful body: whoever is told who sends it goes on
             self._wait()
 
     # ---- time

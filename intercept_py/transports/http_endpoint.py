@@ -16,7 +16,7 @@ from intercept_py.transports.http_exchange import Exchange
 from intercept_py.transports.http_fronts import HttpSession, OnePost
 from intercept_py.transports.http_gateway import Challenge, Gateway, Settings
 from intercept_py.transports.http_guard import Head
-from intercept_py.transports.http_ladder import Post, read_post
+from intercept_py.transports.http_ladder import Post, read_post, unsound
 from intercept_py.transports.http_messages import Answer, Reply, empty, json_answer, problem
 from intercept_py.transports.http_sessions import Sessions
 from intercept_py.wire import messages
@@ -66,20 +66,22 @@ class Endpoint:
         if post.method == "subscriptions/listen":
             exchange.endless = head.authorization, head.address
         try:
-            return self._converse(head, caller, body, post, exchange)
+            return self._converse(head, caller, post, exchange)
         except UpstreamError as exc:
             return json_answer(200 if post.request is not None else 503, _failed(post, exc))
         finally:
             if not exchange.over:
                 self._waiting.add(exchange)
 
-    def _converse(self, head: Head, caller: Caller, body: bytes, post: Post, exchange: Exchange) -> Answer | None:
+    def _converse(self, head: Head, caller: Caller, post: Post, exchange: Exchange) -> Answer | None:
         session: HttpSession | Answer | None = None
         if not post.modern:
             if head.session is not None:
                 session = self.sessions.find(head.session, caller)
             elif post.method == "initialize" and post.request is not None:
-                session = _unsound(body) or self.sessions.begin(caller, exchange)
+                if isinstance(post.message, ProtocolError):
+                    return unsound(post.message)  # nothing is started for it
+                session = self.sessions.begin(caller, exchange)
             elif self.gateway.needs_session:
                 session = problem(400, _NO_SESSION)
         if session is None:
@@ -160,15 +162,6 @@ class Endpoint:
         """End what waits though its session, if it had one, has ended."""
         for exchange in list(self._waiting):
             exchange.withdraw(messages.error(exchange.request, INTERNAL_ERROR, "the proxy is shutting down"))
-
-
-def _unsound(body: bytes) -> Answer | None:
-    """What the relay is going to refuse: nothing is started for it."""
-    try:
-        messages.parse_client(body)
-    except ProtocolError as exc:
-        return problem(400, str(exc), code=exc.code, request_id=exc.request_id)
-    return None
 
 
 def _failed(post: Post, exc: UpstreamError) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from intercept_py.errors import ProtocolError
 from intercept_py.model import Caller, RequestId
 from intercept_py.transports.conversation import Conversation, Event
 from intercept_py.transports.http_exchange import Exchange
@@ -54,7 +55,7 @@ class OnePost:
         self._conversation: Conversation | None = None
         exchange.watch(self._lost)
 
-    def send(self, conversation: Conversation, message: Incoming | bytes) -> None:
+    def send(self, conversation: Conversation, message: Incoming | ProtocolError) -> None:
         """Hand the message on. What is no request is answered by this at once."""
         self._conversation = conversation
         conversation.from_client(message)
@@ -135,7 +136,7 @@ class HttpSession:
 
     # ---- from the client
 
-    def post(self, exchange: Exchange, caller: Caller, message: Incoming | bytes) -> None:
+    def post(self, exchange: Exchange, caller: Caller, message: Incoming | ProtocolError) -> None:
         """Hand a message on. What is no request is answered by this at once."""
         conversation = self.conversation
         if caller != self._caller:

@@ -7,7 +7,7 @@ their order are those of the Python SDK, so that clients see no difference. Belo
 
 from __future__ import annotations
 
-__all__ = ["Post", "read_post"]
+__all__ = ["Post", "read_post", "unsound"]
 
 from collections.abc import Callable
 from typing import Final
@@ -26,6 +26,7 @@ from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Incoming
 _HEADER_MISMATCH: Final = -32020
 _UNSUPPORTED_VERSION: Final = -32022
 _METHOD_NOT_FOUND: Final = -32601
+# In this order.
 _ENVELOPE: Final = dict.fromkeys((PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabilities")).keys()
 """What `params._meta` of every modern request must have."""
 _MODERN_VERSIONS: Final = ["2026-07-28"]
@@ -38,12 +39,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Post(msgspec.Struct, frozen=True):
-    """A message on its way to a conversation, taken apart if it is sound.
+    """A message on its way to a conversation, taken apart, or what is wrong with it.
 
     `request` is its id; None: it is no request, or one that is refused.
     """
 
-    message: Incoming | bytes
+    message: Incoming | ProtocolError
     modern: bool
     request: RequestId | None
     method: str | None
@@ -53,25 +54,26 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge."""
     if not (head.json and head.events):
         return problem(406, "the client must accept both application/json and text/event-stream")
-    message: Incoming | bytes
+    message: Incoming | ProtocolError
     method: Json
-    params: Json
+    value: Json
     try:
         message = messages.parse_client(body)
         value, method, params = message.value, message.method, message.params
         request = None if method is None else message.id
         message.arrival = head.arrival
-    except ProtocolError:  # others would read it, so it is refused in their order
-        message = body
+    except ProtocolError as exc:
+        # One that was not raised: it refers to no frame, which would keep the body until somebody looks for garbage.
+        message = ProtocolError(exc.code, str(exc), exc.request_id)
         try:
             value = _decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _unreadable(body)
+            value = None
         if type(value) is not dict:
-            return _unreadable(body)
-        method, params, request = value.get("method"), value.get("params"), _request_id(value)
-        if type(params) is not dict:
-            params = {}
+            return unsound(exc)
+        # Others would read it, so it is refused in their order.
+        method, request = value.get("method"), _request_id(value)
+        params = found if type(found := value.get("params")) is dict else {}
     version = http_fields.version_of(params)
     modern = head.modern or version is not None
     name = params.get("name")
@@ -95,13 +97,9 @@ def _is_plain(method: Json, name: Json, version: Json, schema: JsonObject | None
     return known and (schema is None or not mirrors_of(schema))
 
 
-def _unreadable(body: bytes) -> Answer:
-    """A body that is no JSON object, told in the words in which the relay would."""
-    try:
-        messages.parse_client(body)
-    except ProtocolError as exc:
-        return problem(400, str(exc), code=exc.code, request_id=exc.request_id)
-    return problem(400, "the body must be one JSON-RPC message")
+def unsound(exc: ProtocolError) -> Answer:
+    """A message that goes no further, told in the words in which the relay would."""
+    return problem(400, str(exc), code=exc.code, request_id=exc.request_id)
 
 
 def _request_id(value: JsonObject) -> RequestId | None:

@@ -102,7 +102,7 @@ class HttpLink:
         self._alone = alone
         self._session: bytes | None = None
         self._asking: dict[int, Asking] = {}
-        self._notices: set[Notice] = set()
+        self._notices: set[Request] = set()
         self._full = max(_FULL, remote.limit)
         self._weight = 0  # bytes of what is sent and not answered, or waits
         self._first: Request | None = None  # which has to be answered before anything else is sent
@@ -165,7 +165,8 @@ class HttpLink:
         """See `Link`."""
         self.leave()
         for notice in list(self._notices):
-            notice.leave()
+            notice.abort()
+            notice.end()
         if self._session is None:
             return
         goodbye = Goodbye()
@@ -273,8 +274,7 @@ class HttpLink:
 
     def noticed(self, notice: Request, size: int) -> None:
         """See `Owner`."""
-        if isinstance(notice, Notice):
-            self._notices.discard(notice)
+        self._notices.discard(notice)
         self._weight -= size
         self.answered(notice)
 

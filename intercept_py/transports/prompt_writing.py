@@ -1,7 +1,8 @@
 """Writes to a socket at once, as asyncio's own transports do.
 
 uvloop's collect what they are given until the event loop has gone through everything that it read, so that the other
-side waits while we do what could wait: a tenth of a call's time. Above: `http_connection`, `client_connection`.
+side waits while we do what could wait: a twentieth of a call's time. Each piece is a system call of its own here.
+Above: `http_connection`, `client_connection`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class PromptWriter:
         self._fd = -1 if sock is None or encrypted else sock.fileno()
         self._transport = transport
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """As `asyncio.Transport.write`."""
         transport = self._transport
         # A transport that is closing may have given its descriptor back already: it could be anybody's by now.
@@ -34,5 +35,5 @@ class PromptWriter:
                 written = 0
             if written == len(data):
                 return
-            data = data[written:]
+            data = memoryview(data)[written:]
         transport.write(data)

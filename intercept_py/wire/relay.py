@@ -123,7 +123,7 @@ class Relay:
         try:
             message = line if type(line) is Incoming else messages.parse_client(line)
         except ProtocolError as exc:
-            return self.refuse(exc.request_id, exc.code, str(exc))
+            return self.unsound(exc)
         size = len(message.line)
         if message.method is None:
             return self._client_answer(message)
@@ -148,6 +148,10 @@ class Relay:
         if message.method == "tools/list":
             self._hiding[ticket] = self.hidden
         return [Judge(ticket, message)]
+
+    def unsound(self, fault: ProtocolError) -> list[Command]:
+        """A message from the client in which `parse_client` found a fault."""
+        return self.refuse(fault.request_id, fault.code, str(fault))
 
     def refuse(self, request_id: RequestId | None, code: int, why: str) -> list[Command]:
         """Answer a message from the client that goes no further. Never under the id of another request in flight."""

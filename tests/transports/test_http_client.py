@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from intercept_py.errors import InterceptError
+from intercept_py.transports import http_client
 from intercept_py.transports.client_connection import Request
 from intercept_py.transports.http_client import HttpClient
 from tests.support.raw_http import Answering, RawServer, Seen, certificates, json_answer
@@ -211,6 +212,25 @@ async def test_what_nobody_asked_for_is_never_taken_for_an_answer() -> None:
             assert await post(client, str(number).encode()).result() == str(number).encode()
         assert server.connections == 10
         await client.close()
+
+
+async def test_a_connection_that_is_not_used_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "_IDLE", 0.4)
+    loop = asyncio.get_running_loop()
+
+    async def answer(_: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async with RawServer(answer) as server:
+        for _ in range(3):  # the loop's own clock goes in steps
+            client = HttpClient(server.url)
+            server.closed.clear()
+            await post(client).result()
+            since = loop.time()
+            async with asyncio.timeout(5):
+                await server.closed.wait()
+            assert 0.39 < loop.time() - since < 0.55
+            await client.close()
 
 
 async def test_what_comes_on_an_idle_connection_ends_it() -> None:

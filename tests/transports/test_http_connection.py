@@ -135,6 +135,14 @@ async def test_who_asks_whether_to_send_is_told(tmp_path: Path) -> None:
         assert statuses(await talk(where.port, HEAD.replace(b"localhost", b"evil") + ask)) == [421]
 
 
+async def test_who_asks_whether_to_send_behind_another_request_has_the_answer_to_that_first(tmp_path: Path) -> None:
+    ask = LENGTH + b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+    async with front(tmp_path) as where:
+        heard = await talk(where.port, GOOD + HEAD + ask + BODY)
+    assert [status for status in statuses(heard) if status != 100] == [200, 200]
+    assert statuses(heard)[0] == 200
+
+
 async def test_who_asks_whether_to_send_is_told_once_it_is_known_who_asks(tmp_path: Path) -> None:
     ask = LENGTH + b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
     async with front(tmp_path, guarded=True) as where:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount as StarletteMount
 
+from intercept_py.errors import ProtocolError
 from intercept_py.transports.conversation import Event
 from intercept_py.transports.http_exchange import STREAM_LIMIT
 from intercept_py.transports.http_gateway import Document, Settings
@@ -229,6 +231,25 @@ async def test_a_head_that_agreed_with_one_call_does_not_agree_with_another(tmp_
         answer = await post(where, version, headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
         assert where.upstream.methods().count("tools/call") == 4
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"id":1', b"[]", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"initialize"}', b'{"id":{}}']
+)
+async def test_a_body_that_is_refused_is_not_kept_until_somebody_looks_for_garbage(
+    tmp_path: Path, runner: str, body: bytes
+) -> None:
+    async with front(tmp_path, runner) as where:
+        await post(where, body, JSON)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            assert (await post(where, body, JSON)).status_code == 400
+            gc.collect()
+            assert not [thing for thing in gc.garbage if isinstance(thing, ProtocolError)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
 
 
 async def test_a_message_takes_along_what_its_own_request_said_besides(tmp_path: Path, runner: str) -> None:
