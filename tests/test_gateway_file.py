@@ -89,7 +89,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(st.fixed_dictionaries({"servers": st.dictionaries(NAMES, DOCUMENTS, max_size=3)}), DOCUMENTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_document_is_taken_or_told_apart(servers: dict[str, Any], more: Any) -> None:
     """No traceback, whatever stands where."""
     document = {**more, **servers} if isinstance(more, dict) else servers

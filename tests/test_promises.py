@@ -193,8 +193,12 @@ def test_promise_7_every_request_gets_exactly_one_answer(proxy: StartProxy) -> N
     wire.initialize()
     ids = [wire.start_call(tool, {"text": "x"}) for tool in ("echo", "delete_project", "hold", "nothing")]
     ids.append(wire.start("x/unknown"))
-    ids.append(wire.start_call("exit", {"code": 0}))
-    ids.append(wire.start("resources/list"))
+    last = [wire.new_id() for _ in range(2)]
+    wire.send_raw(  # at once: after the first of them nobody may read any more
+        b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"exit","arguments":{"code":0}}}\n'
+        b'{"jsonrpc":"2.0","id":%d,"method":"resources/list"}\n' % tuple(last)
+    )
+    ids += last
     wire.close_stdin()
     answers = [message["id"] for message in wire.recv_all() if "method" not in message]
     assert sorted(answers) == sorted(ids)

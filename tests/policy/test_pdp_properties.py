@@ -29,7 +29,7 @@ from intercept_py.policy.rules import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROPERTY = settings(max_examples=150, deadline=None)
+PROPERTY = settings(max_examples=100, deadline=None)
 
 NAMES = st.sampled_from(["refund", "get_x", "other"])
 KEYS = st.sampled_from(["a", "A", "b", "c"])

@@ -164,4 +164,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.timeout(600)  # to find the shortest history that fails
 def test_never_more_than_the_limit_whatever_proxies_redis_and_clocks_do(server: Server, between: list[Between]) -> None:
     Sharing.server, Sharing.between = server, between
-    run_state_machine_as_test(Sharing, settings=settings(max_examples=30, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Sharing, settings=settings(max_examples=20, stateful_step_count=40, deadline=None))
