@@ -10,6 +10,7 @@ __all__ = ["MARK", "entries", "environment", "kill", "marked"]
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 MARK = "INTERCEPT_JOB"
@@ -18,7 +19,9 @@ _MOMENT = 0.0005
 _PATIENCE = 2.0
 """What is in the middle of a system call that cannot be interrupted may take longer to go."""
 _EXECVE = 0.25
-"""Seconds in which a process must have started its program; one that takes longer is taken for one without a mark."""
+_LOOKS = 100
+"""Seconds in which a process must have started its program, and how often it is looked at in any case: the machine may
+have stood still meanwhile. One that takes longer is taken for one without a mark."""
 _START_CODE, _ENV_START = 23, 47
 """Where /proc/PID/stat has them, counted from the state (proc(5), fields 26 and 50)."""
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -62,10 +65,21 @@ def environment(pid: int) -> list[bytes]:
     In the middle of execve(2) the kernel shows none of a living process: that moment is waited for. Raises `OSError`:
     the process is gone, a zombie, a thread of the kernel, or another user's.
     """
-    look, deadline = _Look(pid), time.monotonic() + _EXECVE
-    while (found := look()) is None and time.monotonic() < deadline:
+    look = _Look(pid)
+    for _ in _turns():
+        if (found := look()) is not None:
+            return found
+    return []
+
+
+def _turns() -> Iterator[None]:
+    """Turns to look at what is in the middle of execve(2)."""
+    deadline = time.monotonic() + _EXECVE
+    turns = 0
+    while turns < _LOOKS or time.monotonic() < deadline:
+        yield
+        turns += 1
         time.sleep(_MOMENT)
-    return found or []
 
 
 def _kill(pid: int, mark: str) -> None:
@@ -86,8 +100,7 @@ def _environments() -> list[tuple[int, list[bytes]]]:
     except FileNotFoundError:
         return []
     found: list[tuple[int, list[bytes]]] = []
-    deadline = time.monotonic() + _EXECVE
-    while looks:
+    for _ in _turns():
         doubtful = []
         for look in looks:
             with suppress(*_GONE):
@@ -96,9 +109,9 @@ def _environments() -> list[tuple[int, list[bytes]]]:
                     doubtful.append(look)
                 else:
                     found.append((look.pid, environ))
-        looks = doubtful if time.monotonic() < deadline else []
-        if looks:
-            time.sleep(_MOMENT)
+        looks = doubtful
+        if not looks:
+            break
     return found
 
 

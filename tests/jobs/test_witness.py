@@ -61,6 +61,21 @@ def test_a_process_is_seen_in_the_middle_of_starting_another_program(tmp_path: P
             process.kill()
 
 
+def test_it_is_seen_even_if_the_machine_stood_still_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strays, "_EXECVE", 0)
+    program = tmp_path / "again"
+    program.write_text('#!/bin/sh\nexec "$0"\n')
+    program.chmod(0o755)
+    with subprocess.Popen([program], env={strays.MARK: "a store/2"}) as process:
+        try:
+            assert {process.pid in strays.marked("a store/2") for _ in range(200)} == {True}
+            assert all(f"{strays.MARK}=a store/2".encode() in strays.environment(process.pid) for _ in range(1_000))
+        finally:
+            process.kill()
+
+
 def test_what_has_no_environment_is_not_waited_for() -> None:
     with subprocess.Popen(["sleep", "60"], env={}) as process:
         assert strays.environment(process.pid) == []
