@@ -121,7 +121,6 @@ class Mount:
         self._unrecorded: set[Conversation] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._wakeful: Wakeful | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         run, number = os.urandom(8).hex(), count(1)
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._commits = Commits(audit)
@@ -279,19 +278,17 @@ class Mount:
     def _news(self, conversation: Conversation) -> None:
         """All that can wait comes when the event loop has been through what it read."""
         if not self._fresh:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()  # which asks the kernel, every time
-            self._loop.call_soon(self._after_news)
+            if self._wakeful is None:
+                self._wakeful = Wakeful()
+            self._wakeful.loop.call_soon(self._after_news, self._wakeful)
         self._fresh.add(conversation)
 
-    def _after_news(self) -> None:
+    def _after_news(self, wakeful: Wakeful) -> None:
         fresh, self._fresh = self._fresh, set()
         self._unrecorded |= fresh
-        if self._wakeful is None:
-            self._wakeful = Wakeful()
-        self._wakeful()
+        wakeful()
         if self._rest is None:
-            self._rest = asyncio.get_running_loop().call_later(REST, self._record)
+            self._rest = wakeful.loop.call_later(REST, self._record)
         for conversation in fresh:
             try:
                 self._look_after(conversation)

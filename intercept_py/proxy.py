@@ -286,7 +286,10 @@ class Session:
             self._perform(self._relay.decided(judge.ticket, denial, now))
 
     def sent(self) -> None:
-        """What was collected is on its way: tell who watches, and prepare the records of what ended meanwhile."""
+        """What was collected is on its way: tell who watches, and prepare the records of what ended meanwhile.
+
+        Where somebody watches, the transport calls this soon after every message: what is to be told is kept till then.
+        """
         self._enforcer.tell()
         for settle, ended in self._settled:
             self._enforcer.settle(settle, ended)

@@ -83,7 +83,6 @@ class Conversation:
             observer=observer,
         )
         self.session = Session(enforcer, Log("error", fd=2), lambda: self.now, timeout=300.0)
-
         self.arrival: Arrival | None = None  # what the client's messages come with
 
     def _deliver(self) -> None:

@@ -363,10 +363,13 @@ class EchoLink:
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
         self.tickets: list[int] = []
+        self._news = News()
+        self.until = self._news.until
 
     def send(self, messages: list[ToUpstream]) -> None:
         self.tickets += [message.ticket for message in messages if message.ticket is not None]
         messages.clear()
+        self._news()
 
     def say(self, ticket: int, message: dict[str, Any]) -> None:
         self.receiver.from_upstream([json.dumps({"jsonrpc": "2.0", **message}).encode()], ticket)
@@ -391,15 +394,13 @@ async def test_a_conversation_that_is_used_again_shows_nothing_of_the_one_before
         first = mount.converse(one, Caller(), session=False)
         first.from_client(call("hold"))
         (link,) = upstream.links
-        while not link.tickets:
-            await asyncio.sleep(0)
+        await link.until(lambda: bool(link.tickets))
         link.say(link.tickets[0], {"id": link.tickets[0], "result": {"content": []}})
         mount.over(first)
         second = mount.converse(other, Caller(), session=False)
         assert second is first
         second.from_client(call("hold"))
-        while len(link.tickets) < 2:
-            await asyncio.sleep(0)
+        await link.until(lambda: len(link.tickets) == 2)
         secret = {"method": "notifications/message", "params": {"level": "info", "data": "of the first"}}
         link.say(link.tickets[0], secret)
         link.receiver.opened(link.tickets[0])
@@ -428,14 +429,10 @@ async def test_a_call_that_the_server_answers_with_a_status_is_over_and_recorded
         conversation = mount.converse(client, Caller(), session=False)
         conversation.from_client(call("hold"))
         (link,) = upstream.links
-        while not link.tickets:
-            await asyncio.sleep(0)
+        await link.until(lambda: bool(link.tickets))
         link.receiver.status(link.tickets[0], 500, b"")
         assert client.why_gone == "500"
         assert not conversation.waiting
-        while mount._fresh:
-            await asyncio.sleep(0)
-        assert not mount._busy
     assert [record["outcome"] for record in records(tmp_path) if record.get("event") == "outcome"] == ["error"]
 
 

@@ -48,7 +48,7 @@ MAX_FAULTS = 1000
 """More faults than this are counted, not described."""
 
 _encode = msgspec.json.Encoder().encode
-_DELETE, _LINE_FEED = b"\x7f\n"
+_DELETE, _LINE_FEED = b"\x7f\n"  # as integers, see `wire.codec`
 _NOT_ASCII = re.compile("[^\x00-\x7e]+")
 _LINE = re.compile(rb'\{"seq":([1-9][0-9]{0,17}),"[^\n]+,"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\n')
 _TAIL = len(b',"hash":"') + 64 + len(b'"}\n')

@@ -156,8 +156,8 @@ def weigh(
     shadowed: tuple[Refusal, ...] = ()
     for posting in postings:
         charge, key = posting.charge, posting.key
-        value, amount = counters[key].read(now), added[key]
-        after = value + amount if type(value) is type(amount) is int else plus(value, amount)
+        value = counters[key].read(now)
+        after = plus(value, added[key])
         if after < charge.limit or (charge.inclusive and after == charge.limit):
             continue
         found = refusal(charge, counters[key], value, added[key], now)

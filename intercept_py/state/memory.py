@@ -67,14 +67,12 @@ class _Moving:
 
     def add(self, now: int, amount: Number) -> int:
         point = (now // self.grain + 1) * self.grain + self.window
-        if not self.points or self.points[-1] != point:
+        if self.points and self.points[-1] == point:
+            self.amounts[-1] = plus(self.amounts[-1], amount)
+        else:
             self.points.append(point)
             self.amounts.append(amount)
-        elif type(amount) is type(self.amounts[-1]) is int:
-            self.amounts[-1] += amount
-        else:
-            self.amounts[-1] = plus(self.amounts[-1], amount)
-        self.value = self.value + amount if type(self.value) is type(amount) is int else plus(self.value, amount)
+        self.value = plus(self.value, amount)
         return point
 
     def take(self, mark: int, amount: Number) -> None:

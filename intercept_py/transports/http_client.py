@@ -18,6 +18,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Coroutine, Iterable
+from functools import lru_cache
 from typing import Protocol
 
 from intercept_py.errors import InterceptError
@@ -38,6 +39,12 @@ class Credentials(Protocol):
 
     def refused(self, authorization: str) -> None:
         """The server did not take this value."""
+
+
+@lru_cache(maxsize=64)
+def _start(method: str, target: str, fixed: bytes) -> bytes:
+    """The head as far as it is the same for all requests of a kind."""
+    return b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target.encode("ascii"), fixed)
 
 
 class HttpClient:
@@ -67,7 +74,6 @@ class HttpClient:
         if not any(name.lower() == b"user-agent" for name, _ in named):
             named.append((b"User-Agent", b"intercept-py"))
         self._fixed = encode_fields([(b"Host", self.address.authority.encode("ascii")), *named])
-        self._starts: dict[str, bytes] = {}  # by the method, for requests to the server's own target
         self._connections: set[ClientConnection] = set()
         self._idle: list[ClientConnection] = []
         self._tasks: dict[asyncio.Task[None], Request] = {}  # what has no connection yet
@@ -79,17 +85,11 @@ class HttpClient:
 
         `fields` are lines as `encode_fields` makes them. `target`: another one of the same server.
         """
-        start = self._starts.get(method) if target is None else self._start(method, target)
-        if start is None:
-            start = self._starts[method] = self._start(method, self.address.target)
+        start = _start(method, target or self.address.target, self._fixed)
         if self._credentials is not None:
             self._run(self._authorize(self._credentials, start, fields, body, request), request)
         else:
             self._send(self._encode(start, fields, body), request)
-
-    def _start(self, method: str, target: str) -> bytes:
-        """The head as far as it is the same for all requests of a kind."""
-        return f"{method} {target} HTTP/1.1\r\n".encode("ascii") + self._fixed
 
     @staticmethod
     def _encode(start: bytes, fields: bytes, body: bytes | None) -> bytes:

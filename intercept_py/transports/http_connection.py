@@ -98,7 +98,6 @@ class Connection(asyncio.Protocol):
         self._awaited: tuple[Request | None, bool] = (None, True)  # what the deadline is for: a request, its head
         self._doubtful: Request | None = None  # nobody knows yet who sends it: its body is not read
         self._pumping = False
-        self._paused = False  # what comes next waits in the kernel
         self._stalled = False  # the client does not read
         self._deaf = False  # what comes in is thrown away, the connection is about to close
 
@@ -204,8 +203,7 @@ class Connection(asyncio.Protocol):
     def _read_or_not(self) -> None:
         """Requests behind one that is not answered wait in the kernel; without any, clients that leave are noticed."""
         wait = bool(self._reader.ready) or self._doubtful is not None
-        if wait is not self._paused:
-            self._paused = wait
+        if self.transport.is_reading() == wait:
             if wait:
                 self.transport.pause_reading()
             else:

@@ -26,7 +26,7 @@ from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Incoming
 _HEADER_MISMATCH: Final = -32020
 _UNSUPPORTED_VERSION: Final = -32022
 _METHOD_NOT_FOUND: Final = -32601
-# In this order.
+# A set that keeps its order: that is how what is missing is told.
 _ENVELOPE: Final = dict.fromkeys((PROTOCOL_VERSION_KEY, "io.modelcontextprotocol/clientCapabilities")).keys()
 """What `params._meta` of every modern request must have."""
 _MODERN_VERSIONS: Final = ["2026-07-28"]

@@ -13,22 +13,25 @@ from intercept_py.transports.stdio import SPIN
 
 
 class Wakeful:
-    """Call it with every message. The loop then looks for news without sleeping, for `SPIN` seconds."""
+    """Call it with every message. The loop then looks for news without sleeping, for `SPIN` seconds.
+
+    `loop` is the one that runs: to ask for it asks the kernel, every time.
+    """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._until = 0.0
         self._awake = False
 
     def __call__(self) -> None:
         """There was a message."""
-        self._until = self._loop.time() + SPIN
+        self._until = self.loop.time() + SPIN
         if not self._awake and SPIN:
             self._awake = True
-            self._loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        if self._loop.time() < self._until:
-            self._loop.call_soon(self._turn)
+        if self.loop.time() < self._until:
+            self.loop.call_soon(self._turn)
         else:
             self._awake = False

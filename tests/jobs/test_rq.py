@@ -19,7 +19,9 @@ import redis
 
 from intercept_py.jobs import recipes, rq_launch, strays
 from intercept_py.jobs.engine import Engine
+from intercept_py.jobs.launch import Work
 from intercept_py.jobs.model import TERMINAL, Job, JobError, Order, Settings
+from intercept_py.jobs.rq_keys import job_id
 from intercept_py.jobs.rq_launch import RqLauncher
 from tests.support import redis_server
 from tests.support.jobs import dialect, processes_of, root_of, text
@@ -231,16 +233,19 @@ def test_an_execution_that_ends_while_its_job_is_deleted_does_not_hide_why_nothi
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ lists executions and then reads each: one may have ended between the two."""
-    monkeypatch.setattr(rq_launch, "_SPAWN_SECONDS", 1)
+    monkeypatch.setattr(rq_launch, "_SPAWN_SECONDS", 0.5)
+    enqueue = RqLauncher._enqueue
+
+    def enqueue_and_list(launcher: RqLauncher, work: Work) -> None:
+        enqueue(launcher, work)
+        with redis.Redis.from_url(url) as client:
+            client.zadd(f"rq:executions:{job_id(work.mark)}", {"ended": time.time() + 60})
+
+    monkeypatch.setattr(RqLauncher, "_enqueue", enqueue_and_list)
 
     async def scene(remote: Remote) -> None:
-        start = asyncio.create_task(remote.start("sleep 60"))
-        with redis.Redis.from_url(url) as client:
-            while not (queued := client.lrange("rq:queue:ended", 0, -1)):
-                await asyncio.sleep(0.01)
-            client.zadd(f"rq:executions:{queued[0].decode()}", {"ended": time.time() + 60})
         with pytest.raises(JobError, match="no worker of queue `ended` took the job"):
-            await start
+            await remote.start("sleep 60")
 
     play(url, tmp_path, "ended", scene)
 

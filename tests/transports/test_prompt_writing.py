@@ -15,13 +15,17 @@ from intercept_py.transports.prompt_writing import PromptWriter
 
 
 class Watching(asyncio.Protocol):
-    """Notes whether its connection was lost."""
+    """Notes whether its connection was lost, and whether all that was written has gone."""
 
     def __init__(self) -> None:
+        self.gone = asyncio.Event()
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set_result(exc)
+
+    def resume_writing(self) -> None:
+        self.gone.set()
 
 
 Scene = Callable[[asyncio.Transport, Watching, socket.socket], Awaitable[None]]
@@ -62,8 +66,9 @@ def test_it_is_there_before_the_loop_turns(play: Callable[[Scene], None]) -> Non
 def test_what_the_kernel_does_not_take_follows_in_order(play: Callable[[Scene], None]) -> None:
     sent = [os.urandom(size) for size in (10, 4_000_000, 7, 300_000, 5)]
 
-    async def scene(transport: asyncio.Transport, _: Watching, other: socket.socket) -> None:
+    async def scene(transport: asyncio.Transport, protocol: Watching, other: socket.socket) -> None:
         other.setblocking(False)
+        transport.set_write_buffer_limits(0)
         writer = PromptWriter(transport)
         expected, got = b"".join(sent), bytearray()
         for data in sent:
@@ -74,8 +79,7 @@ def test_what_the_kernel_does_not_take_follows_in_order(play: Callable[[Scene], 
         while len(got) < len(expected):
             got += await asyncio.get_running_loop().sock_recv(other, 1 << 20)
         assert got == expected
-        while transport.get_write_buffer_size():
-            await asyncio.sleep(0)
+        await protocol.gone.wait()
         writer.write(b"end")
         assert other.recv(100) == b"end"
 
@@ -100,7 +104,8 @@ def test_nothing_is_written_to_a_descriptor_that_was_given_back(play: Callable[[
         os.set_blocking(reader, False)
         transport.abort()
         await protocol.lost
-        await asyncio.sleep(0.01)
+        other.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(other, 1) == b""  # the descriptor is closed
         try:
             os.dup2(strange, number)  # somebody else has the number now
             with suppress(RuntimeError):  # of uvloop's transport
