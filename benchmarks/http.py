@@ -3,7 +3,8 @@
     python -m benchmarks.http [--calls N] [--rounds N] [--json]
 
 The server is `benchmarks.http_echo`, the client raw sockets in this process. Latency: one call at a time over one
-connection; the variants take turns. Throughput: 32 connections with one call each under way. CPU: processor time of the
+connection; the variants take turns, first where the kernel puts the processes and then with all of them on one
+processor (see `benchmarks.stdio`). Throughput: 32 connections with one call each under way. CPU: processor time of the
 proxy for a call, while 32 are under way. Everything is on, as in `benchmarks.stdio`, and metrics besides.
 """
 
@@ -20,10 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.stdio import ENVIRONMENT, NO_RULE, PROXY, ROOT, RULES, Figures
+from benchmarks.stdio import ENVIRONMENT, NO_RULE, PROXY, ROOT, RULES, Figures, one_processor
 
 CONNECTIONS = 32
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
@@ -139,39 +141,63 @@ def _more(connection: socket.socket) -> bytes:
     return data
 
 
-def measure(calls: int, rounds: int) -> Figures:
-    """All variants, taking turns."""
+@contextmanager
+def variants() -> Iterator[dict[str, Variant]]:
+    """No proxy, and proxies before it."""
     echo = Variant([sys.executable, "-m", "benchmarks.http_echo"])
-    variants = {"no proxy": echo}
+    made = {"no proxy": echo}
     with tempfile.TemporaryDirectory() as folder:
         for name, rules in (("no rule", NO_RULE), ("3 conditions + 2 limits", RULES)):
-            policy, audit = Path(folder, f"{len(variants)}.yaml"), Path(folder, f"{len(variants)}.jsonl")
+            policy, audit = Path(folder, f"{len(made)}.yaml"), Path(folder, f"{len(made)}.jsonl")
             policy.write_text(rules)
             options = ["-c", str(policy), "--audit", str(audit), "--state", "memory://", "--listen", "127.0.0.1:0"]
             upstream = f"http://127.0.0.1:{echo.port}/mcp"
-            variants[name] = Variant([*PROXY, "run", *options, "--upstream", upstream])
+            made[name] = Variant([*PROXY, "run", *options, "--upstream", upstream])
         try:
-            return figures(variants, calls, rounds)
+            yield made
         finally:
-            for variant in reversed(variants.values()):
+            for variant in reversed(made.values()):
                 variant.stop()
 
 
-def figures(variants: dict[str, Variant], calls: int, rounds: int) -> Figures:
+def take_turns(made: dict[str, Variant], calls: int, times: dict[str, list[float]]) -> None:
+    """Add to each variant's times those of so many calls, in seconds."""
+    for name, variant in made.items():
+        variant.latency(200)  # warm these processes up again
+        times.setdefault(name, []).extend(variant.latency(calls))
+
+
+def measure(calls: int, rounds: int) -> Figures:
+    """All variants, taking turns."""
+    times: dict[str, list[float]] = {}
+    times_alone: dict[str, list[float]] = {}
+    rates: dict[str, list[tuple[float, float]]] = {}
+    resident: dict[str, float] = {}
+    with variants() as made:
+        for _ in range(rounds):
+            take_turns(made, calls, times)
+            for name, variant in made.items():
+                rates.setdefault(name, []).append(variant.throughput(4 * calls))
+        for name, variant in made.items():
+            resident[name] = variant.resident()
+    with one_processor(), variants() as made:
+        for _ in range(rounds):
+            take_turns(made, calls, times_alone)
+    return figures(times, times_alone, rates, resident)
+
+
+def figures(
+    times: dict[str, list[float]],
+    times_alone: dict[str, list[float]],
+    rates: dict[str, list[tuple[float, float]]],
+    resident: dict[str, float],
+) -> Figures:
     """What was measured: microseconds, calls a second, MiB."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
-    for variant in variants.values():
-        variant.latency(200)
-    for _ in range(rounds):
-        for name, variant in variants.items():
-            times[name] += variant.latency(calls)
-        for name, variant in variants.items():
-            rates[name].append(variant.throughput(4 * calls))
     base = statistics.median(times["no proxy"])
+    base_alone = statistics.median(times_alone["no proxy"])
     best = statistics.median([rate for rate, _ in rates["no proxy"]])
     found: Figures = {}
-    for name, variant in variants.items():
+    for name in times:
         p50 = statistics.median(times[name])
         rate = statistics.median([rate for rate, _ in rates[name]])
         found[name] = {
@@ -179,10 +205,12 @@ def figures(variants: dict[str, Variant], calls: int, rounds: int) -> Figures:
             "added": (p50 - base) * 1e6,
             "p99 µs": statistics.quantiles(times[name], n=100)[98] * 1e6,
             "×none": p50 / base,
+            "1 CPU µs": statistics.median(times_alone[name]) * 1e6,
+            "added there": (statistics.median(times_alone[name]) - base_alone) * 1e6,
             "calls/s": rate,
             "× none": rate / best,
             "CPU µs": statistics.median([cpu for _, cpu in rates[name]]) * 1e6,
-            "RSS MiB": variant.resident(),
+            "RSS MiB": resident[name],
         }
     return found
 
@@ -199,9 +227,9 @@ def main() -> None:
         print(json.dumps(found))
         return
     names = list(next(iter(found.values())))
-    print(f"{'':24}" + "".join(f"{name:>10}" for name in names))
+    print(f"{'':24}" + "".join(f"{name:>12}" for name in names))
     for variant, row in found.items():
-        print(f"{variant:24}" + "".join(f"{row[name]:>10.{2 if '×' in name else 0}f}" for name in names))
+        print(f"{variant:24}" + "".join(f"{row[name]:>12.{2 if '×' in name else 0}f}" for name in names))
 
 
 if __name__ == "__main__":

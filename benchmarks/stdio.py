@@ -3,8 +3,10 @@
     python -m benchmarks.stdio [--calls N] [--rounds N] [--json]
 
 The upstream is `tests/support/echo_server.py`, the client two pipes and `os.read`. Latency: one call at a time; the
-variants take turns, round by round, so that a busy machine slows all of them. Throughput: 64 calls in flight. Start:
-from spawn to the answer of `initialize`, and to the answer of the first call. Memory: resident set after the load.
+variants take turns, round by round, so that a busy machine slows all of them. It is measured twice: where the kernel
+puts the processes, and with all of them on one processor, which leaves out what waking another one costs (next to
+nothing on bare metal, more than all else on some virtual machines). Throughput: 64 calls in flight. Start: from spawn
+to the answer of `initialize`, and to the answer of the first call. Memory: resident set after the load.
 PYTHON* variables are stripped from the environment (they can switch byte code off) and everything is compiled before
 it is measured.
 """
@@ -21,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -151,6 +154,17 @@ def call(id: int | str) -> bytes:
     )
 
 
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """What is started meanwhile stays on one processor, with us (Linux)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def variants(folder: Path) -> Commands:
     """Name to command. `cat` is the least that any process in between can cost."""
     (folder / "none.yaml").write_text(NO_RULE)
@@ -170,9 +184,25 @@ def variants(folder: Path) -> Commands:
     }
 
 
+def started(commands: Commands) -> dict[str, Peer]:
+    """All variants, ready for calls."""
+    peers = {name: Peer(command) for name, command in commands.items()}
+    for peer in peers.values():
+        peer.start()
+    return peers
+
+
+def take_turns(peers: dict[str, Peer], calls: int, times: dict[str, list[float]]) -> None:
+    """Add to each variant's times those of so many calls, in microseconds."""
+    for name, peer in peers.items():
+        peer.latency(200)  # warm this pair of processes up again
+        times.setdefault(name, []).extend(seconds * 1e6 for seconds in peer.latency(calls))
+
+
 def measure(commands: Commands, calls: int, rounds: int) -> Figures:
     """All figures of all variants; times in µs or ms as named."""
-    latencies: dict[str, list[float]] = {name: [] for name in commands}
+    times: dict[str, list[float]] = {}
+    times_alone: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {name: [] for name in commands}
     starts: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     resident: dict[str, float] = {}
@@ -181,22 +211,25 @@ def measure(commands: Commands, calls: int, rounds: int) -> Figures:
             peer = Peer(commands[name])
             starts[name].append(peer.start())
             peer.stop()
-    peers = {name: Peer(command) for name, command in commands.items()}
-    for peer in peers.values():
-        peer.start()
+    peers = started(commands)
     for _ in range(rounds):
-        for name, peer in peers.items():
-            peer.latency(200)  # warm this pair of processes up again
-            latencies[name] += peer.latency(calls)
+        take_turns(peers, calls, times)
         for name, peer in peers.items():
             rates[name].append(peer.throughput(calls * 10))
     for name, peer in peers.items():
         resident[name] = peer.resident()
         peer.stop()
+    with one_processor():
+        peers = started(commands)
+        for _ in range(rounds):
+            take_turns(peers, calls, times_alone)
+        for peer in peers.values():
+            peer.stop()
     return {
         name: {
-            "p50_us": statistics.median(latencies[name]) * 1e6,
-            "p99_us": statistics.quantiles(latencies[name], n=100)[98] * 1e6,
+            "p50_us": statistics.median(times[name]),
+            "p99_us": statistics.quantiles(times[name], n=100)[98],
+            "p50_one_processor_us": statistics.median(times_alone[name]),
             "calls_per_s": statistics.median(rates[name]),
             "initialize_ms": statistics.median(start[0] for start in starts[name]) * 1e3,
             "first_call_ms": statistics.median(start[1] for start in starts[name]) * 1e3,
@@ -209,12 +242,14 @@ def measure(commands: Commands, calls: int, rounds: int) -> Figures:
 def report(figures: Figures) -> str:
     """A table for people; ratios are to no proxy and to `cat`."""
     base, hop = figures["no proxy"], figures["cat"]
-    head = f"{'':<26}{'p50 µs':>8}{'added':>8}{'p99 µs':>8}{'×none':>7}{'×cat':>7}{'calls/s':>10}{'×none':>7}"
-    lines = [head + f"{'init ms':>9}{'call ms':>9}{'RSS MiB':>9}"]
+    one = "p50_one_processor_us"
+    head = f"{'':<26}{'p50 µs':>8}{'added':>8}{'p99 µs':>8}{'×none':>7}{'×cat':>7}{'1 CPU µs':>10}{'added':>8}"
+    lines = [head + f"{'×cat':>7}{'calls/s':>10}{'×none':>7}{'init ms':>9}{'call ms':>9}{'RSS MiB':>9}"]
     for name, row in figures.items():
         lines.append(
             f"{name:<26}{row['p50_us']:>8.1f}{row['p50_us'] - base['p50_us']:>8.1f}{row['p99_us']:>8.1f}"
             f"{row['p50_us'] / base['p50_us']:>7.2f}{row['p50_us'] / hop['p50_us']:>7.2f}"
+            f"{row[one]:>10.1f}{row[one] - base[one]:>8.1f}{row[one] / hop[one]:>7.2f}"
             f"{row['calls_per_s']:>10.0f}{row['calls_per_s'] / base['calls_per_s']:>7.2f}"
             f"{row['initialize_ms']:>9.1f}{row['first_call_ms']:>9.1f}{row['resident_mib']:>9.1f}"
         )
