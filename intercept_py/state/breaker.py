@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from intercept_py.errors import UnavailableError
 from intercept_py.state import Receipt
-from intercept_py.state.quota import Atomic, Posting
+from intercept_py.state.quota import Atomic, Bill
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,9 +42,9 @@ class Breaker:
         self._closed_until = 0.0
         self._trying = False
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """See `Atomic`."""
-        return self._attempt(self._storage.charge_all, postings)
+        return self._attempt(self._storage.charge_all, bill)
 
     def refund_all(self, token: object) -> None:
         """See `Atomic`. What cannot be refunded now stays charged."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 __all__ = ["LOOK_AHEAD", "Counter", "Fixed", "Sliding", "grain", "refusal", "too_many", "weigh"]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Protocol
 
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Window
 from intercept_py.state import Refusal
-from intercept_py.state.quota import SECOND, Number, Posting, minus, plus, window_end
+from intercept_py.state.quota import SECOND, Bill, Number, minus, plus, window_end
 
 LOOK_AHEAD = 1_024
 """So many points of a moving window are looked at for when a charge fits; beyond, the last one is named."""
@@ -149,18 +149,16 @@ def grain(window: int) -> int:
     return max(1, window // _POINTS)
 
 
-def weigh(
-    postings: Iterable[Posting], counters: Mapping[str, Counter], added: Mapping[str, Number], now: int
-) -> tuple[Refusal | None, tuple[Refusal, ...]]:
-    """The first refusal that counts, and those of limits in shadow mode. `added`: what each key would get in all."""
+def weigh(bill: Bill, counters: Sequence[Counter], now: int) -> tuple[Refusal | None, tuple[Refusal, ...]]:
+    """The first refusal that counts, and those of limits in shadow mode. `counters`: those of the bill's postings."""
     shadowed: tuple[Refusal, ...] = ()
-    for posting in postings:
-        charge, key = posting.charge, posting.key
-        value = counters[key].read(now)
-        after = plus(value, added[key])
+    for place, charge in bill.charges:
+        counter, added = counters[place], bill.postings[place].amount
+        value = counter.read(now)
+        after = plus(value, added)
         if after < charge.limit or (charge.inclusive and after == charge.limit):
             continue
-        found = refusal(charge, counters[key], value, added[key], now)
+        found = refusal(charge, counter, value, added, now)
         if not charge.shadow:
             return found, ()
         shadowed += (found,)

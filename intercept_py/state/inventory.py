@@ -20,7 +20,7 @@ import msgspec
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy
 from intercept_py.state import check, sqlite_file
-from intercept_py.state.quota import Atomic, Posting, exact
+from intercept_py.state.quota import Atomic, bill_of
 
 T = TypeVar("T")
 
@@ -143,19 +143,15 @@ class Inventory:
         # made together with one that never fits: all or none are charged.
         charge = msgspec.structs.replace(charge, shadow=False)
         never = msgspec.structs.replace(charge, amount=0, limit=-1)
-        refused = self._storage.charge_all([_posting(key, charge), _posting(key, never)]).refused
+        refused = self._storage.charge_all(bill_of([(key, charge), (key, never)])).refused
         assert refused is not None
         nothing = msgspec.structs.replace(charge, amount=0, limit=0, inclusive=True)
-        full = self._storage.charge_all([_posting(key, nothing), _posting(key, never)]).refused
+        full = self._storage.charge_all(bill_of([(key, nothing), (key, never)])).refused
         assert full is not None
         next_in = 0.0 if refused.charge is never else refused.retry_after
         # Asked a moment later.
         empty_in = max(next_in or 0.0, full.retry_after or 0.0)
         return Standing(refused.value, next_in, empty_in)
-
-
-def _posting(key: str, charge: Charge) -> Posting:
-    return Posting(key, charge, exact(charge.amount))
 
 
 def _parts(items: Iterable[T]) -> Iterator[list[T]]:

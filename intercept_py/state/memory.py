@@ -18,14 +18,11 @@ from itertools import islice
 from threading import Lock
 from typing import TypeAlias
 
-from intercept_py.model import Charge, Strategy
+from intercept_py.model import Window
 from intercept_py.state import Receipt, State
 from intercept_py.state.counters import LOOK_AHEAD, Fixed, Sliding, grain, too_many, weigh
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, minus, plus, steady_clock, window_end
+from intercept_py.state.quota import FIXED, MOVING, SECOND, Bill, Number, Quota, minus, plus, steady_clock, window_end
 from intercept_py.state.storage import AtomicStorage
-
-# Members of an enum are slow to look up.
-_FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
 
 
 def open_state(_url: str, prefix: str = "") -> State:
@@ -126,39 +123,42 @@ class MemoryStorage(AtomicStorage):
         self._fixed: dict[str, _Counter] = {}
         self._moving: dict[str, _Counter] = {}
         self._sliding: dict[str, _Counter] = {}
+        self._tables = (self._fixed, self._moving, self._sliding)  # by the kind of a posting
         # Every kept counter once, in the order in which the sweep will look at it.
         self._queue: deque[tuple[dict[str, _Counter], str]] = deque()
         self._full_until = 0
 
     # What `limits` lacks.
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """Make all charges or none, see `State.charge`."""
+        postings, tables = bill.postings, self._tables
         with self._mutex:
             now = self._now()
             if len(self._queue) + len(postings) > self._max_keys:
                 self._make_room(len(postings), now)
-            fixed, moving = self._fixed, self._moving
-            added: dict[str, Number] = {}
-            counters: dict[str, _Counter] = {}
-            new: dict[str, dict[str, _Counter]] = {}  # those that are not kept yet, and where they would be
+            counters: list[_Counter] = []
+            new: list[tuple[dict[str, _Counter], str, _Counter]] = []  # those that are not kept yet
             for posting in postings:
-                key = posting.key
-                if key in added:
-                    added[key] = plus(added[key], posting.amount)
-                    continue
-                added[key] = posting.amount
-                strategy = posting.charge.strategy
-                table = fixed if strategy is _FIXED else moving if strategy is _MOVING else self._sliding
-                counter = table.get(key)
+                counter = tables[posting.kind].get(posting.key)
                 if counter is None:
-                    counter = _counter(posting.charge, now)
-                    new[key] = table
-                counters[key] = counter
-            refused, shadowed = weigh(postings, counters, added, now)
+                    counter = _counter(posting.kind, posting.window, now)
+                    if posting.amount:  # nobody needs one that nothing is added to
+                        new.append((tables[posting.kind], posting.key, counter))
+                counters.append(counter)
+            refused, shadowed = weigh(bill, counters, now)
             if refused is not None:
                 return Receipt(refused=refused)
-            return Receipt(None, shadowed, self._commit(counters, added, new, now))
+            if new:
+                self._check_room(len(new))
+            made = []
+            for posting, counter in zip(postings, counters):  # noqa: B905  as long as each other: made so above
+                amount = posting.amount
+                if amount:
+                    made.append((counter, counter.add(now, amount), amount))
+            for table, key, counter in new:
+                self._keep(table, key, counter, now)
+            return Receipt(None, shadowed, made)
 
     def refund_all(self, token: object) -> None:
         """Take back what the receipt with this token charged, unless that happened already."""
@@ -174,26 +174,6 @@ class MemoryStorage(AtomicStorage):
     def close(self) -> None:
         """Forget everything."""
         self.reset()
-
-    def _commit(
-        self,
-        counters: dict[str, _Counter],
-        added: dict[str, Number],
-        new: dict[str, dict[str, _Counter]],
-        now: int,
-    ) -> list[tuple[_Counter, int, Number]]:
-        """Add everything. Counters that nothing is added to are not kept."""
-        if new:
-            new = {key: table for key, table in new.items() if added[key]}
-            self._check_room(len(new))
-        done = []
-        for key, amount in added.items():
-            if amount:
-                counter = counters[key]
-                done.append((counter, counter.add(now, amount), amount))
-        for key, table in new.items():
-            self._keep(table, key, counters[key], now)
-        return done
 
     # Time and room. All of this is called with the lock held.
 
@@ -230,7 +210,7 @@ class MemoryStorage(AtomicStorage):
                 self._queue.append((table, key))
 
     def _forget(self, key: str) -> None:
-        for table in (self._fixed, self._moving, self._sliding):
+        for table in self._tables:
             if table.pop(key, None) is not None:
                 self._queue = deque(item for item in self._queue if item[0] is not table or item[1] != key)
 
@@ -301,8 +281,8 @@ class MemoryStorage(AtomicStorage):
             return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
 
 
-def _counter(charge: Charge, now: int) -> _Counter:
-    """An empty counter of the kind that the charge is for."""
-    if charge.strategy is _FIXED:
-        return Fixed(window_end(charge.window, now), charge.window)
-    return (_Moving if charge.strategy is _MOVING else Sliding)(charge.window.seconds * SECOND)
+def _counter(kind: int, window: Window, now: int) -> _Counter:
+    """An empty counter of the kind of a posting."""
+    if kind == FIXED:
+        return Fixed(window_end(window, now), window)
+    return (_Moving if kind == MOVING else Sliding)(window.seconds * SECOND)

@@ -6,10 +6,26 @@ its strategies work on the same counters) with the operation that library lacks,
 
 from __future__ import annotations
 
-__all__ = ["Atomic", "Number", "Posting", "Quota", "exact", "minus", "plus", "steady_clock", "window_end"]
+__all__ = [
+    "FIXED",
+    "MOVING",
+    "SECOND",
+    "SLIDING",
+    "Atomic",
+    "Bill",
+    "Number",
+    "Posting",
+    "Quota",
+    "bill_of",
+    "exact",
+    "minus",
+    "plus",
+    "steady_clock",
+    "window_end",
+]
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from hashlib import sha256
@@ -25,12 +41,28 @@ Number: TypeAlias = int | Decimal
 """What a counter holds: an int as long as it can, which is fast, or an exact decimal."""
 
 
+FIXED, MOVING, SLIDING = range(3)
+"""Kinds of counters. They are numbers, so that tables can be found by them."""
+_KINDS = {Strategy.FIXED: FIXED, Strategy.MOVING: MOVING, Strategy.SLIDING: SLIDING}
+
+
 class Posting(msgspec.Struct, frozen=True):
-    """A charge, its exact amount, and the key of the counter it goes to: different where strategy or window are."""
+    """An exact amount for one counter: its key, its kind (`FIXED` and so on) and its window."""
 
     key: str
-    charge: Charge
+    kind: int
+    window: Window
     amount: Number
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What is charged together: one posting for each counter, and each charge with the number of its posting.
+
+    Charges to one counter add up, and every one of their limits holds for the sum.
+    """
+
+    postings: tuple[Posting, ...]
+    charges: tuple[tuple[int, Charge], ...]
 
 
 SECOND = 1_000_000
@@ -39,9 +71,7 @@ SECOND = 1_000_000
 _DAY = 86_400 * SECOND
 _MONDAY = 4 * _DAY  # 1970-01-05
 _MAX_KEY = 512
-_KEPT_KEYS = 1024
-# Members of an enum are slow to look up.
-_FIXED, _MOVING = Strategy.FIXED, Strategy.MOVING
+_KEPT_BILLS = 1024
 _NO_CHARGES = Receipt()
 _MAX_EXPONENT = 40
 _MAX_INT = 2**63
@@ -51,7 +81,7 @@ _EXACT = Context(prec=120, traps=[DivisionByZero, Inexact, InvalidOperation, Ove
 class Atomic(Protocol):
     """What a storage offers beyond `limits`. Its own faults may escape: `Quota` turns them into `StateError`."""
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """Make all charges or none, see `State.charge`."""
 
     def refund_all(self, token: object) -> None:
@@ -70,18 +100,16 @@ class Quota:
     def __init__(self, storage: Atomic, prefix: str = "") -> None:
         self._storage = storage
         self._prefix = prefix
-        # By identity, which is told faster than equality; a kept charge is alive, so no other one has its id.
-        self._kept: dict[tuple[str, int], Posting] = {}
+        # By identity, which is told faster than equality; a bill keeps its charges alive, so no others have their ids.
+        self._bills: dict[tuple[object, ...], Bill] = {}
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
         """Make every charge, or none if one that is not in shadow mode does not fit."""
         if not charges:
             return _NO_CHARGES
         try:
-            postings = []
-            for charge in charges:
-                postings.append(self._kept.get((server, id(charge))) or self._posting(server, charge))
-            return self._storage.charge_all(postings)
+            who = (server, *map(id, charges))
+            return self._storage.charge_all(self._bills.get(who) or self._bill(who, server, charges))
         except StateError:
             raise
         except Exception as exc:  # a storage has faults of its own kind; what they say may hold argument values
@@ -111,25 +139,41 @@ class Quota:
         """Let go of the store."""
         self._storage.close()
 
-    def _posting(self, server: str, charge: Charge) -> Posting:
-        posting = Posting(self._key(server, charge), charge, exact(charge.amount))
-        if len(self._kept) >= _KEPT_KEYS:
-            self._kept.clear()
-        self._kept[server, id(charge)] = posting
-        return posting
+    def _bill(self, who: tuple[object, ...], server: str, charges: tuple[Charge, ...]) -> Bill:
+        bill = bill_of((self._key(server, charge), charge) for charge in charges)
+        if len(self._bills) >= _KEPT_BILLS:
+            self._bills.clear()
+        self._bills[who] = bill
+        return bill
 
     def _key(self, server: str, charge: Charge) -> str:
         """`server/strategy/window/part/part`, parts escaped, so that different counters never share a key."""
-        parts = charge.key
-        fixed = charge.strategy is _FIXED
+        parts, kind = charge.key, charge.strategy.value
+        fixed = charge.strategy is Strategy.FIXED
         span = charge.window.calendar or charge.window.seconds if fixed else charge.window.seconds
-        kind = "fixed" if fixed else "moving" if charge.strategy is _MOVING else "sliding"
         key = f"{server}/{kind}/{span}/{'/'.join(parts)}"
         if "%" in key or key.count("/") != len(parts) + 2:
             key = "/".join([part.replace("%", "%25").replace("/", "%2F") for part in (server, kind, str(span), *parts)])
         if len(key) > _MAX_KEY:  # no other key has a % that is not followed by a digit
             key = f"%sha256/{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
         return self._prefix + key
+
+
+def bill_of(charges: Iterable[tuple[str, Charge]]) -> Bill:
+    """The bill of charges, each with the key of its counter: keys differ where strategy or window do.
+
+    Raises `StateError` for an amount that cannot be counted.
+    """
+    postings: dict[str, Posting] = {}
+    places: dict[str, int] = {}
+    numbered: list[tuple[int, Charge]] = []
+    for key, charge in charges:
+        amount, other = exact(charge.amount), postings.get(key)
+        if other is not None:
+            amount = plus(other.amount, amount)
+        postings[key] = Posting(key, _KINDS[charge.strategy], charge.window, amount)
+        numbered.append((places.setdefault(key, len(places)), charge))
+    return Bill(tuple(postings.values()), tuple(numbered))
 
 
 def exact(amount: Number) -> Number:

@@ -22,7 +22,7 @@ from typing import Any
 from intercept_py.errors import StateError, UnavailableError
 from intercept_py.state import Receipt, Refusal, State, redis_address
 from intercept_py.state.breaker import Breaker, UnreachableError
-from intercept_py.state.quota import SECOND, Posting, Quota
+from intercept_py.state.quota import SECOND, Bill, Quota
 from intercept_py.state.redis_link import Argument, Link, Script, drops_counters, make_script, read_script
 from intercept_py.state.redis_request import Request, request_of
 from intercept_py.state.storage import AtomicStorage
@@ -71,15 +71,15 @@ class RedisStorage(AtomicStorage):
 
     # What `limits` lacks.
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """Make all charges or none, see `State.charge`."""
         request = self._request
-        if request is None or request.postings != postings:  # mostly one session asks again and again
-            request = self._request = request_of(self._store, postings)
+        if request is None or request.bill != bill:  # mostly one session asks again and again
+            request = self._request = request_of(self._store, bill)
         passed, marks = self._charge(request.keys, request.words)
         shadowed: tuple[Refusal, ...] = ()
         for number, value, wait in passed:
-            charge = postings[number].charge
+            charge = bill.charges[number][1]
             refusal = Refusal(charge, Decimal(value.decode()), None if wait < 0 else wait / SECOND)
             if not charge.shadow:
                 return Receipt(refusal)

@@ -10,47 +10,40 @@ __all__ = ["Request", "request_of"]
 from decimal import Decimal
 from typing import NamedTuple
 
-from intercept_py.model import Charge, Strategy
-from intercept_py.state.quota import SECOND, Number, Posting, plus
+from intercept_py.model import Strategy
+from intercept_py.state.quota import FIXED, SECOND, Bill, Number, Posting
 
 _NO_LIMIT = Decimal("Infinity")
+_KINDS = (Strategy.FIXED.value, Strategy.MOVING.value, Strategy.SLIDING.value)  # as `quota` numbers them
 
 
 class Request(NamedTuple):
-    """What charging these postings asks: `keys` are the store's own and those of the counters.
+    """What charging a bill asks: `keys` are the store's own and those of the counters.
 
     `amounts`: for each counter its key, its kind and what it is charged, None if that is nothing.
     """
 
-    postings: list[Posting]
+    bill: Bill
     keys: list[str]
     words: str
     amounts: list[tuple[str, str, int | str | None]]
 
 
-def request_of(store: str, postings: list[Posting]) -> Request:
-    """Charges to one key add up. All keys begin with the store's own."""
-    added: dict[str, Number] = {}
-    counters: dict[str, Charge] = {}
-    for posting in postings:
-        key = posting.key
-        added[key] = plus(added[key], posting.amount) if key in added else posting.amount
-        counters[key] = posting.charge
-    places = {key: number for number, key in enumerate(added, 1)}
+def request_of(store: str, bill: Bill) -> Request:
+    """All keys begin with the store's own."""
     words: list[str | int] = []
-    for key, charge in counters.items():
-        words += (charge.strategy.value, charge.window.seconds * SECOND, _edge(charge), _text(added[key]))
-    for posting in postings:
-        charge = posting.charge
-        words += (places[posting.key], _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
-    amounts = [(key, counters[key].strategy.value, _text(amount) if amount else None) for key, amount in added.items()]
-    return Request(postings, [store, *[store + key for key in added]], " ".join(map(str, words)), amounts)
+    for posting in bill.postings:
+        words += (_KINDS[posting.kind], posting.window.seconds * SECOND, _edge(posting), _text(posting.amount))
+    for place, charge in bill.charges:
+        words += (place + 1, _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
+    amounts = [(one.key, _KINDS[one.kind], _text(one.amount) if one.amount else None) for one in bill.postings]
+    return Request(bill, [store, *[store + one.key for one in bill.postings]], " ".join(map(str, words)), amounts)
 
 
-def _edge(charge: Charge) -> str:
+def _edge(posting: Posting) -> str:
     """How windows align, see `window_end` in `lua/windows.lua` and in `quota`."""
-    calendar = charge.window.calendar
-    return calendar if charge.strategy is Strategy.FIXED and calendar in ("week", "month") else "epoch"
+    calendar = posting.window.calendar
+    return calendar if posting.kind == FIXED and calendar in ("week", "month") else "epoch"
 
 
 def _text(number: Number) -> int | str:

@@ -18,20 +18,18 @@ from threading import Lock
 from typing import TypeAlias, cast
 
 from intercept_py.errors import StateError
-from intercept_py.model import Strategy
+from intercept_py.model import Window
 from intercept_py.state import Receipt, State
 from intercept_py.state.clock import Timepiece, this_machine
 from intercept_py.state.counters import Fixed, Sliding, weigh
-from intercept_py.state.quota import SECOND, Number, Posting, Quota, plus
-from intercept_py.state.sqlite_counters import Moving, SqliteCounter
+from intercept_py.state.quota import FIXED, MOVING, SECOND, SLIDING, Bill, Posting, Quota, plus
+from intercept_py.state.sqlite_counters import Moving
 from intercept_py.state.sqlite_database import Database, DatabaseError
 from intercept_py.state.sqlite_file import path_of
 from intercept_py.state.sqlite_ledger import Entry, Ledger
-from intercept_py.state.storage import AtomicStorage, posting_of
+from intercept_py.state.storage import AtomicStorage
 
 _GIB = 1024 * 1024 * 1024
-# Members of an enum are slow to look up.
-_FIXED, _MOVING, _SLIDING = Strategy.FIXED, Strategy.MOVING, Strategy.SLIDING
 
 
 def open_state(url: str, prefix: str = "") -> State:
@@ -54,8 +52,8 @@ class _Batch:
         self.undone = False
 
 
-_Charged: TypeAlias = tuple[Posting, int, int, Number]
-"""What a refund takes: of a posting's counter, with this id, from the part of its window at this mark, so much."""
+_Charged: TypeAlias = tuple[Posting, int, int]
+"""What a refund takes: a posting's amount, of its counter with this id, from the part of its window at this mark."""
 
 _Token: TypeAlias = tuple[_Batch, list[_Charged]]
 """What a receipt keeps. A refund empties the list."""
@@ -90,11 +88,11 @@ class SqliteStorage(AtomicStorage):
 
     # What `limits` lacks.
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """Make all charges or none, see `State.charge`."""
         with self._mutex:
             try:
-                return self._charge(self._batch or self._begin(), postings)
+                return self._charge(self._batch or self._begin(), bill)
             except DatabaseError as exc:
                 self._spoil(exc)
                 raise
@@ -141,48 +139,32 @@ class SqliteStorage(AtomicStorage):
             self._undo()
             self._database.close()
 
-    def _charge(self, batch: _Batch, postings: list[Posting]) -> Receipt:
+    def _charge(self, batch: _Batch, bill: Bill) -> Receipt:
         now = self._database.now()
         if self._refunds:
             self._refund(now)
-        added: dict[str, Number] = {}
-        entries: dict[str, Entry] = {}
-        counters: dict[str, SqliteCounter] = {}
-        new = 0
-        for posting in postings:
-            key = posting.key
-            if key in added:
-                added[key] = plus(added[key], posting.amount)
-                continue
-            added[key] = posting.amount
-            entries[key] = entry = self._ledger.entry(posting, now)
-            counters[key] = entry.counter
-            if entry.id is None:
-                new += 1
-        refused, shadowed = weigh(postings, counters, added, now)
+        entries = [self._ledger.entry(posting, now) for posting in bill.postings]
+        refused, shadowed = weigh(bill, [entry.counter for entry in entries], now)
         if refused is not None:
             return Receipt(refused=refused)
+        both = list(zip(bill.postings, entries, strict=True))
+        new = sum(entry.id is None and bool(posting.amount) for posting, entry in both)
         if new:
-            new = sum(entry.id is None and bool(added[key]) for key, entry in entries.items())
             self._ledger.make_room(new, now)
-        charged = self._add(batch, postings, entries, added, now)
+        charged = self._add(batch, both, now)
         if new:
             self._ledger.sweep(2 * new, now)
         return Receipt(None, shadowed, (batch, charged))
 
-    def _add(
-        self, batch: _Batch, postings: list[Posting], entries: dict[str, Entry], added: dict[str, Number], now: int
-    ) -> list[_Charged]:
+    def _add(self, batch: _Batch, both: list[tuple[Posting, Entry]], now: int) -> list[_Charged]:
         """Add everything. Counters that nothing is added to are not kept."""
         charged: list[_Charged] = []
         batch.charged = True
         try:
-            for posting in postings:
-                amount = added.pop(posting.key, 0)
-                if amount:
-                    entry = entries[posting.key]
+            for posting, entry in both:
+                if posting.amount:
                     number = entry.id or self._ledger.keep(entry)
-                    charged.append((posting, number, entry.counter.add(now, amount), amount))
+                    charged.append((posting, number, entry.counter.add(now, posting.amount)))
         except BaseException as exc:  # some of it may have been added
             self._spoil(exc)
             raise
@@ -190,10 +172,10 @@ class SqliteStorage(AtomicStorage):
 
     def _refund(self, now: int) -> None:
         refunds, self._refunds = self._refunds, []
-        for posting, number, mark, amount in refunds:
+        for posting, number, mark in refunds:
             entry = self._ledger.entry(posting, now)
             if entry.id == number:
-                entry.counter.take(mark, amount)
+                entry.counter.take(mark, posting.amount)
 
     # Transactions. All of this is called with the lock held.
 
@@ -279,7 +261,7 @@ class SqliteStorage(AtomicStorage):
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add to a counter. Its window starts with its first hit, as `limits` defines it."""
         with self._operation() as (_, now):
-            posting = posting_of(_FIXED, key, expiry)
+            posting = _posting(FIXED, key, expiry)
             entry = self._ledger.entry(posting, now)
             counter = entry.counter
             assert isinstance(counter, Fixed)
@@ -296,18 +278,18 @@ class SqliteStorage(AtomicStorage):
     def get(self, key: str) -> int:
         """The value of a counter."""
         with self._operation() as (_, now):
-            return int(self._ledger.entry(posting_of(_FIXED, key, 1), now).counter.read(now))
+            return int(self._ledger.entry(_posting(FIXED, key, 1), now).counter.read(now))
 
     def get_expiry(self, key: str) -> float:
         """When a counter's window ends."""
         with self._operation() as (_, now):
-            entry = self._ledger.entry(posting_of(_FIXED, key, 1), now)
+            entry = self._ledger.entry(_posting(FIXED, key, 1), now)
             return max(now, 0 if entry.id is None else entry.counter.dies()) / SECOND
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest entry was made (up to 1/16384 of the window too late), and how many there are."""
         with self._operation() as (_, now):
-            counter = self._ledger.entry(posting_of(_MOVING, key, expiry), now).counter
+            counter = self._ledger.entry(_posting(MOVING, key, expiry), now).counter
             assert isinstance(counter, Moving)
             value = counter.read(now)
             return (counter.oldest() if value else now) / SECOND, int(value)
@@ -316,11 +298,15 @@ class SqliteStorage(AtomicStorage):
         """The count of the window before and for how long it counts, then the same of the current one."""
         with self._operation() as (_, now):
             rest = expiry - now % (expiry * SECOND) / SECOND
-            counter = self._ledger.entry(posting_of(_SLIDING, key, expiry), now).counter
+            counter = self._ledger.entry(_posting(SLIDING, key, expiry), now).counter
             assert isinstance(counter, Sliding)
             counter.roll(now)
             return int(counter.before), rest if counter.before else 0.0, int(counter.value), rest + expiry
 
-    def _acquire(self, entry: Posting) -> bool:
+    def _acquire(self, bill: Bill) -> bool:
         with self._operation() as (batch, _):
-            return self._charge(batch, [entry]).refused is None
+            return self._charge(batch, bill).refused is None
+
+
+def _posting(kind: int, key: str, expiry: int) -> Posting:
+    return Posting(key, kind, Window(expiry), 0)

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeAlias
 
-from intercept_py.model import Charge, Strategy
 from intercept_py.state.counters import LOOK_AHEAD, Fixed, Sliding, grain
-from intercept_py.state.quota import SECOND, Number, minus, plus, window_end
+from intercept_py.state.quota import FIXED, MOVING, SECOND, SLIDING, Number, Posting, minus, plus, window_end
 from intercept_py.state.sqlite_database import Database
 
 Kept: TypeAlias = int | str
@@ -117,22 +116,22 @@ class Moving:
 SqliteCounter: TypeAlias = Fixed | Moving | Sliding
 
 
-def empty(database: Database, charge: Charge, now: int) -> SqliteCounter:
-    """A counter of the kind that the charge is for, with nothing in it."""
-    if charge.strategy is Strategy.FIXED:
-        return Fixed(window_end(charge.window, now), charge.window)
-    window = charge.window.seconds * SECOND
-    return Moving(database, window) if charge.strategy is Strategy.MOVING else Sliding(window)
+def empty(database: Database, posting: Posting, now: int) -> SqliteCounter:
+    """A counter of the kind that the posting is for, with nothing in it."""
+    if posting.kind == FIXED:
+        return Fixed(window_end(posting.window, now), posting.window)
+    window = posting.window.seconds * SECOND
+    return Moving(database, window) if posting.kind == MOVING else Sliding(window)
 
 
-def restore(database: Database, charge: Charge, number: int, kept: Columns) -> SqliteCounter:
-    """The counter with this id that the charge is for, from its columns."""
+def restore(database: Database, posting: Posting, number: int, kept: Columns) -> SqliteCounter:
+    """The counter with this id that the posting is for, from its columns."""
     value, ends, part, first = kept
-    if charge.strategy is Strategy.FIXED:
-        return Fixed(ends, charge.window, _number(database, value))
-    window = charge.window.seconds * SECOND
+    if posting.kind == FIXED:
+        return Fixed(ends, posting.window, _number(database, value))
+    window = posting.window.seconds * SECOND
     before = _number(database, part)
-    if charge.strategy is Strategy.SLIDING:
+    if posting.kind == SLIDING:
         return Sliding(window, ends // window - 2, before, _number(database, value))
     moving = Moving(database, window)
     moving.id, moving.value, moving.last, moving.part, moving.first = (

@@ -10,7 +10,6 @@ __all__ = ["Entry", "Ledger"]
 
 from collections.abc import Iterable
 
-from intercept_py.model import Strategy
 from intercept_py.state.counters import too_many
 from intercept_py.state.quota import SECOND, Posting
 from intercept_py.state.sqlite_counters import Columns, Moving, SqliteCounter, columns, empty, restore
@@ -19,8 +18,6 @@ from intercept_py.state.sqlite_database import Database, Parameters
 _UPDATE = "UPDATE counter SET value = ?, ends = ?, part = ?, first = ? WHERE id = ?"
 _REMEMBERED = 1_024
 _SWEEP = 1_000
-# Members of an enum are slow to look up.
-_FIXED, _MOVING = Strategy.FIXED, Strategy.MOVING
 
 
 class Entry:
@@ -88,9 +85,8 @@ class Ledger:
             self._census = None
 
     def entry(self, posting: Posting, now: int) -> Entry:
-        """The counter that a charge is for; empty and without a row if there is none."""
-        strategy = posting.charge.strategy
-        place = posting.key, 0 if strategy is _FIXED else 1 if strategy is _MOVING else 2
+        """The counter that a posting is for; empty and without a row if there is none."""
+        place = posting.key, posting.kind
         entry = self._entries.get(place)
         if entry is None:
             entry = self._entries[place] = self._find(posting, place, now)
@@ -104,10 +100,10 @@ class Ledger:
         sql = "SELECT id, value, ends, part, first FROM counter WHERE key = ? AND kind = ?"
         row = self._database.first(sql, place)
         if row is None:
-            return Entry(empty(self._database, posting.charge, now), place, 0)
+            return Entry(empty(self._database, posting, now), place, 0)
         number: int = row[0]
         kept: Columns = row[1:]
-        entry = Entry(restore(self._database, posting.charge, number, kept), place, 0)
+        entry = Entry(restore(self._database, posting, number, kept), place, 0)
         entry.id, entry.kept = number, kept
         self._by_id[number] = entry
         return entry

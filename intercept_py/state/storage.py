@@ -5,7 +5,7 @@ Below: `quota`, `limits`. Above: `memory`, `sqlite`, `redis`.
 
 from __future__ import annotations
 
-__all__ = ["AtomicStorage", "posting_of"]
+__all__ = ["AtomicStorage", "bill_of_entry"]
 
 from abc import abstractmethod
 from decimal import Decimal
@@ -15,14 +15,14 @@ from limits.storage.base import MovingWindowSupport, SlidingWindowCounterSupport
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import Receipt
-from intercept_py.state.quota import Posting, exact
+from intercept_py.state.quota import Bill, bill_of
 
 
 class AtomicStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     """A storage of all three strategies that can charge several counters at once."""
 
     @abstractmethod
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         """Make all charges or none, see `State.charge`."""
 
     @property
@@ -32,21 +32,21 @@ class AtomicStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Add to a moving window if it fits."""
-        return self._acquire(posting_of(Strategy.MOVING, key, expiry, limit, amount))
+        return self._acquire(bill_of_entry(Strategy.MOVING, key, expiry, limit, amount))
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Add to a sliding window if it fits."""
-        return self._acquire(posting_of(Strategy.SLIDING, key, expiry, limit, amount))
+        return self._acquire(bill_of_entry(Strategy.SLIDING, key, expiry, limit, amount))
 
     def clear_sliding_window(self, key: str, expiry: int) -> None:
         """Forget one key."""
         self.clear(key)
 
-    def _acquire(self, entry: Posting) -> bool:
-        return self.charge_all([entry]).refused is None
+    def _acquire(self, bill: Bill) -> bool:
+        return self.charge_all(bill).refused is None
 
 
-def posting_of(strategy: Strategy, key: str, expiry: int, limit: int = 0, amount: int = 0) -> Posting:
+def bill_of_entry(strategy: Strategy, key: str, expiry: int, limit: int = 0, amount: int = 0) -> Bill:
     """What `limits` calls an entry: `expiry` is the length of its window in seconds."""
     charge = Charge((), Decimal(amount), Decimal(limit), Window(expiry), strategy, rule="")
-    return Posting(key, charge, exact(charge.amount))
+    return bill_of([(key, charge)])

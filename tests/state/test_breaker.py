@@ -10,7 +10,7 @@ import pytest
 from intercept_py.errors import StateError
 from intercept_py.state import Receipt
 from intercept_py.state.breaker import Breaker, UnreachableError
-from intercept_py.state.quota import Posting
+from intercept_py.state.quota import Bill
 
 
 class Storage:
@@ -20,7 +20,7 @@ class Storage:
         self.fault: Exception | None = None
         self.asked = 0
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         self.refund_all(None)
         return Receipt()
 
@@ -46,7 +46,7 @@ class Shop:
         """Whether a charge gets as far as the storage. It fails if that would."""
         before = self.storage.asked
         with pytest.raises(UnreachableError, match="gone") if self.storage.fault else nullcontext():
-            self.breaker.charge_all([])
+            self.breaker.charge_all(Bill((), ()))
         return self.storage.asked > before
 
 
@@ -105,7 +105,7 @@ def test_a_fault_that_the_store_itself_reports_is_no_reason_to_spare_it(shop: Sh
     shop.storage.fault = fault
     for _ in range(3):
         with pytest.raises(type(fault)):
-            shop.breaker.charge_all([])
+            shop.breaker.charge_all(Bill((), ()))
     assert shop.storage.asked == 3
 
 
@@ -124,11 +124,11 @@ def test_one_call_tries_and_the_others_do_not_wait_for_it(shop: Shop) -> None:
     shop.storage.refund_all = slow  # type: ignore[method-assign]
     shop.storage.fault = None
     tried: list[Receipt] = []
-    thread = threading.Thread(target=lambda: tried.append(shop.breaker.charge_all([])))
+    thread = threading.Thread(target=lambda: tried.append(shop.breaker.charge_all(Bill((), ()))))
     thread.start()
     assert begun.wait(20)
     with pytest.raises(UnreachableError, match="gone"):
-        shop.breaker.charge_all([])
+        shop.breaker.charge_all(Bill((), ()))
     go_on.set()
     thread.join()
     assert tried == [Receipt()]

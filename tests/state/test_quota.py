@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import Receipt
-from intercept_py.state.quota import Posting, Quota, exact, minus, plus, steady_clock
+from intercept_py.state.quota import Bill, Quota, exact, minus, plus, steady_clock
 
 
 class Recorder:
@@ -20,9 +20,9 @@ class Recorder:
         self.keys: list[str] = []
         self.fault = fault
 
-    def charge_all(self, postings: list[Posting]) -> Receipt:
+    def charge_all(self, bill: Bill) -> Receipt:
         self.refund_all(None)
-        self.keys += [posting.key for posting in postings]
+        self.keys += [posting.key for posting in bill.postings]
         return Receipt(token=[])
 
     def refund_all(self, token: object) -> None:
