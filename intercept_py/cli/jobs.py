@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from ipaddress import ip_address
 
 from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser, secret
+from intercept_py.cli.garbage import importing
 from intercept_py.cli.text import printable
 from intercept_py.jobs.dialects import DIALECTS, Options
 from intercept_py.jobs.model import JobError, Settings
@@ -30,8 +31,9 @@ def main(argv: list[str]) -> int:
     try:
         with _listen(*address, options.insecure_listen) if address else nullcontext() as listener:
             # Importing what serves takes most of a second; who mistypes an option need not wait for it.
-            from intercept_py.cli.job_server import run
-            from intercept_py.jobs.placing import Placing
+            with importing():
+                from intercept_py.cli.job_server import run
+                from intercept_py.jobs.placing import Placing
 
             settings = _settings(options)
             chosen = Options(settings, options.agent_async, options.servers)

@@ -261,7 +261,7 @@ async def test_a_fault_of_the_server_while_a_job_is_started_leaves_nothing(tmp_p
 
 @pytest.mark.parametrize(("text", "killed"), [("sleep 100", False), ("stubborn 100", True), ("forker 100", False)])
 async def test_cancelled_means_that_no_process_is_left(tmp_path: Path, text: str, killed: bool) -> None:
-    async with engine(tmp_path) as jobs:
+    async with engine(tmp_path, grace=0.3 if killed else 20.0) as jobs:
         started = await jobs.start(order(text, tmp_path), "one")
         if text != "sleep 100":
             await line(jobs, "one")
