@@ -3,9 +3,9 @@
     python -m benchmarks.http [--calls N] [--rounds N] [--json]
 
 The server is `benchmarks.http_echo`, the client raw sockets in this process. Latency: one call at a time over one
-connection; the variants take turns, first where the kernel puts the processes and then with all of them on one
-processor (see `benchmarks.stdio`). Throughput: 32 connections with one call each under way. CPU: processor time of the
-proxy for a call, while 32 are under way. Everything is on, as in `benchmarks.stdio`, and metrics besides.
+connection; the variants take turns. Throughput: 32 connections with one call each under way. CPU: processor time of the
+proxy for a call, while 32 are under way. All of it is measured on the machine as it is, and with its processors kept
+awake (see `benchmarks.stdio`). Everything is on, as in `benchmarks.stdio`, and metrics besides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.stdio import ENVIRONMENT, NO_RULE, PROXY, ROOT, RULES, Figures, one_processor
+from benchmarks.stdio import ENVIRONMENT, NO_RULE, PROXY, ROOT, RULES, Figures, awake
 
 CONNECTIONS = 32
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
@@ -160,44 +160,20 @@ def variants() -> Iterator[dict[str, Variant]]:
                 variant.stop()
 
 
-def take_turns(made: dict[str, Variant], calls: int, times: dict[str, list[float]]) -> None:
-    """Add to each variant's times those of so many calls, in seconds."""
-    for name, variant in made.items():
-        variant.latency(200)  # warm these processes up again
-        times.setdefault(name, []).extend(variant.latency(calls))
-
-
-def measure(calls: int, rounds: int) -> Figures:
-    """All variants, taking turns."""
-    times: dict[str, list[float]] = {}
-    times_alone: dict[str, list[float]] = {}
-    rates: dict[str, list[tuple[float, float]]] = {}
-    resident: dict[str, float] = {}
-    with variants() as made:
-        for _ in range(rounds):
-            take_turns(made, calls, times)
-            for name, variant in made.items():
-                rates.setdefault(name, []).append(variant.throughput(4 * calls))
+def measure(made: dict[str, Variant], calls: int, rounds: int) -> Figures:
+    """All variants, which take turns: microseconds, calls a second, MiB."""
+    times: dict[str, list[float]] = {name: [] for name in made}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+    for _ in range(rounds):
         for name, variant in made.items():
-            resident[name] = variant.resident()
-    with one_processor(), variants() as made:
-        for _ in range(rounds):
-            take_turns(made, calls, times_alone)
-    return figures(times, times_alone, rates, resident)
-
-
-def figures(
-    times: dict[str, list[float]],
-    times_alone: dict[str, list[float]],
-    rates: dict[str, list[tuple[float, float]]],
-    resident: dict[str, float],
-) -> Figures:
-    """What was measured: microseconds, calls a second, MiB."""
+            variant.latency(200)  # warm these processes up again
+            times[name] += variant.latency(calls)
+        for name, variant in made.items():
+            rates[name].append(variant.throughput(4 * calls))
     base = statistics.median(times["no proxy"])
-    base_alone = statistics.median(times_alone["no proxy"])
     best = statistics.median([rate for rate, _ in rates["no proxy"]])
     found: Figures = {}
-    for name in times:
+    for name, variant in made.items():
         p50 = statistics.median(times[name])
         rate = statistics.median([rate for rate, _ in rates[name]])
         found[name] = {
@@ -205,12 +181,10 @@ def figures(
             "added": (p50 - base) * 1e6,
             "p99 µs": statistics.quantiles(times[name], n=100)[98] * 1e6,
             "×none": p50 / base,
-            "1 CPU µs": statistics.median(times_alone[name]) * 1e6,
-            "added there": (statistics.median(times_alone[name]) - base_alone) * 1e6,
             "calls/s": rate,
             "× none": rate / best,
             "CPU µs": statistics.median([cpu for _, cpu in rates[name]]) * 1e6,
-            "RSS MiB": resident[name],
+            "RSS MiB": variant.resident(),
         }
     return found
 
@@ -222,14 +196,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = measure(options.calls, options.rounds)
+    with variants() as made:
+        found = {"the machine as it is": measure(made, options.calls, options.rounds)}
+        with awake():
+            found["its processors kept awake"] = measure(made, options.calls, options.rounds)
     if options.json:
         print(json.dumps(found))
         return
-    names = list(next(iter(found.values())))
-    print(f"{'':24}" + "".join(f"{name:>12}" for name in names))
-    for variant, row in found.items():
-        print(f"{variant:24}" + "".join(f"{row[name]:>12.{2 if '×' in name else 0}f}" for name in names))
+    for title, figures in found.items():
+        names = list(next(iter(figures.values())))
+        print(f"{title:26}" + "".join(f"{name:>10}" for name in names))
+        for variant, row in figures.items():
+            print(f"{variant:26}" + "".join(f"{row[name]:>10.{2 if '×' in name else 0}f}" for name in names))
 
 
 if __name__ == "__main__":
