@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from intercept_py.errors import StateError
 from intercept_py.model import Charge, Strategy, Window
 from intercept_py.state import Receipt
-from intercept_py.state.quota import Bill, Quota, exact, minus, plus, steady_clock
+from intercept_py.state.quota import Bill, Quota, bill_of, exact, minus, plus, steady_clock
 
 
 class Recorder:
@@ -52,6 +52,25 @@ def test_a_calendar_window_is_named_by_its_unit_where_it_is_fixed() -> None:
     charges = [Charge(("k",), Decimal(1), Decimal(1), Window(60, "minute"), strategy, "r") for strategy in Strategy]
     Quota(storage).charge("s", tuple(charges))
     assert sorted(storage.keys) == ["s/fixed/minute/k", "s/moving/60/k", "s/sliding/60/k"]
+
+
+def test_charges_to_one_counter_add_up_wherever_they_stand() -> None:
+    def charge(amount: str, limit: int) -> Charge:
+        return Charge(("k",), Decimal(amount), limit, Window(60), Strategy.MOVING, "r")
+
+    one, other, again = charge("1.5", 7), charge("2", 8), charge("0.5", 9)
+    bill = bill_of([("a", one), ("b", other), ("a", again)])
+    assert [(posting.key, posting.amount) for posting in bill.postings] == [("a", 2), ("b", 2)]
+    assert bill.charges == ((0, one), (1, other), (0, again))
+
+
+def test_the_bills_that_are_kept_are_bounded() -> None:
+    storage = Recorder()
+    quota = Quota(storage)
+    for number in range(3000):
+        quota.charge("s", (Charge((str(number),), 1, 1, Window(60), Strategy.MOVING, "r"),))
+    assert len(set(storage.keys)) == 3000
+    assert len(quota._bills) <= 1024
 
 
 PARTS = st.lists(st.text(alphabet="a/%2F5", max_size=4), min_size=1, max_size=4).map(tuple)

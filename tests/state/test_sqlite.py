@@ -469,8 +469,10 @@ def test_over_the_most_counters_a_new_one_is_a_fault_and_old_ones_go_on(storage:
 
 
 def test_a_check_keeps_no_counter(storage: Open) -> None:
-    quota = Quota(storage(max_keys=1))
+    kept = storage(max_keys=1)
+    quota = Quota(kept)
     assert all(fits(quota, charge(str(number), amount=0, strategy=Strategy.FIXED)) for number in range(10))
+    assert kept.names() == []
 
 
 def test_a_counter_is_not_lost_when_room_is_made_during_the_call_that_charges_it(storage: Open, clock: Clock) -> None:
