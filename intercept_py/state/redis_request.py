@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from intercept_py.model import Strategy
-from intercept_py.state.quota import FIXED, SECOND, Bill, Number, Posting
+from intercept_py.state.quota import SECOND, Bill, Number, Posting
 
 _NO_LIMIT = Decimal("Infinity")
 _KINDS = (Strategy.FIXED.value, Strategy.MOVING.value, Strategy.SLIDING.value)  # as `quota` numbers them
@@ -20,13 +20,13 @@ _KINDS = (Strategy.FIXED.value, Strategy.MOVING.value, Strategy.SLIDING.value)  
 class Request(NamedTuple):
     """What charging a bill asks: `keys` are the store's own and those of the counters.
 
-    `amounts`: for each counter its key, its kind and what it is charged, None if that is nothing.
+    `amounts`: for each counter its key, its kind and what it is charged, 0 if that is nothing.
     """
 
     bill: Bill
     keys: list[str]
     words: str
-    amounts: list[tuple[str, str, int | str | None]]
+    amounts: list[tuple[str, str, int | str]]
 
 
 def request_of(store: str, bill: Bill) -> Request:
@@ -36,14 +36,14 @@ def request_of(store: str, bill: Bill) -> Request:
         words += (_KINDS[posting.kind], posting.window.seconds * SECOND, _edge(posting), _text(posting.amount))
     for place, charge in bill.charges:
         words += (place + 1, _limit(charge.limit), int(charge.inclusive), int(charge.shadow))
-    amounts = [(one.key, _KINDS[one.kind], _text(one.amount) if one.amount else None) for one in bill.postings]
+    amounts = [(one.key, _KINDS[one.kind], _text(one.amount)) for one in bill.postings]
     return Request(bill, [store, *[store + one.key for one in bill.postings]], " ".join(map(str, words)), amounts)
 
 
 def _edge(posting: Posting) -> str:
-    """How windows align, see `window_end` in `lua/windows.lua` and in `quota`."""
+    """How fixed windows align, see `window_end` in `lua/windows.lua` and in `quota`; others are not asked."""
     calendar = posting.window.calendar
-    return calendar if posting.kind == FIXED and calendar in ("week", "month") else "epoch"
+    return calendar if calendar in ("week", "month") else "epoch"
 
 
 def _text(number: Number) -> int | str:

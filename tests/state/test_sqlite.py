@@ -441,6 +441,16 @@ def test_expired_counters_make_room_for_new_ones(storage: Open, clock: Clock) ->
         clock.now += 1
 
 
+def test_expired_counters_do_not_pile_up_where_there_is_room(storage: Open, clock: Clock, tmp_path: Path) -> None:
+    quota = Quota(storage())
+    for number in range(100):
+        assert fits(quota, charge(str(number), seconds=2))
+        clock.now += 1
+    quota.commit()
+    with closing(sqlite3.connect(tmp_path / "limits.sqlite")) as database:
+        assert database.execute("SELECT count(*) FROM counter").fetchone()[0] < 10
+
+
 def test_a_counter_that_was_dropped_begins_anew(storage: Open, clock: Clock) -> None:
     quota = Quota(storage())
     for strategy in Strategy:
