@@ -12,6 +12,7 @@ __all__ = [
     "USAGE",
     "Parser",
     "default_audit",
+    "number",
     "secret",
     "server_name",
     "state_url",
@@ -21,8 +22,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from intercept_py import state
 from intercept_py.cli.text import printable
@@ -38,6 +41,8 @@ INTERRUPTED = 130
 
 _LONGEST_SECRET = 8192
 
+N = TypeVar("N", int, float)
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` with this project's manners."""
@@ -49,6 +54,19 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong on one line of stderr and exit 64."""
         print(f"{self.prog}: {printable(message)}; see `{self.prog} --help`", file=sys.stderr)  # noqa: T201
         raise SystemExit(USAGE)
+
+
+def number(kind: type[N], what: str, least: int, most: int) -> Callable[[str], N]:
+    """A type of option: a number from `least` to `most`, which is called `what` where it is none."""
+
+    def parse(text: str) -> N:
+        with suppress(ValueError):
+            value = kind(text)
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"`{text}` is no {what} from {least} to {most}")
+
+    return parse
 
 
 def default_audit() -> str:

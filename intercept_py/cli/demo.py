@@ -24,7 +24,7 @@ import msgspec
 
 from intercept_py import policy_file
 from intercept_py.cli import scale, scenario
-from intercept_py.cli.arguments import BAD_POLICY, FAILED, INTERRUPTED, OK, Parser
+from intercept_py.cli.arguments import BAD_POLICY, FAILED, INTERRUPTED, OK, Parser, number
 from intercept_py.cli.demo_dialects import DEFAULT, DIALECTS, policy, scale_policy
 from intercept_py.cli.findings import Findings
 from intercept_py.cli.plain import ScaleLines, Silence, StoryLines
@@ -97,7 +97,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="NAME",
         help=f"whose tools: {', '.join(DIALECTS)} (default: {DEFAULT})",
     )
-    add("--scale", type=_number_of_jobs, metavar="N", help=f"run N short jobs, up to {scale.MOST}, and cancel some")
+    add(
+        "--scale",
+        type=number(int, "number", 1, scale.MOST),
+        metavar="N",
+        help=f"run N short jobs, up to {scale.MOST}, and cancel some",
+    )
     add("-c", "--config", metavar="POLICY", help="a policy of your own instead of the demo's")
     add("--audit", metavar="FILE", help="keep the audit log in this new file")
     add("--json", action="store_true", help="print one machine-readable summary")
@@ -106,16 +111,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if options.audit and os.path.lexists(options.audit):
         parser.error(f"`{options.audit}` exists: name a new file for the audit log")
     return options
-
-
-def _number_of_jobs(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= scale.MOST:
-        raise argparse.ArgumentTypeError(f"`{text}` is no number from 1 to {scale.MOST}")
-    return value
 
 
 def _write_policy(options: argparse.Namespace, directory: str) -> str:

@@ -11,13 +11,15 @@ import sys
 from contextlib import nullcontext
 from ipaddress import ip_address
 
-from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser, secret
+from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser, number, secret
 from intercept_py.cli.garbage import importing
 from intercept_py.cli.text import printable
 from intercept_py.jobs.dialects import DIALECTS, Options
 from intercept_py.jobs.model import JobError, Settings
 
 _LOOPBACK = "127.0.0.1"
+_COUNT = number(int, "whole number", 1, 100_000)
+_SECONDS = number(float, "number of seconds", 0, 7 * 86_400)
 _OPTION_OF = {"agent_async": ("codex", "--agent-async"), "servers": ("ssh", "--servers")}
 
 
@@ -63,12 +65,12 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, tuple[str, int] | None]
     add("--insecure-listen", action="store_true", help="listen also where other machines can run and end jobs then")
     add("--root", default=os.curdir, metavar="DIR", help="jobs may only work in here (default: current directory)")
     add("--allow-shell", action="store_true", help="run real shell commands too, not recipes alone")
-    add("--max-running", type=count, default=defaults.max_running, metavar="N", help="jobs at once (default: 4)")
-    add("--queue", type=count, default=defaults.queue, metavar="N", help="jobs that may wait (default: 1000)")
-    add("--grace", type=seconds, default=defaults.grace, metavar="S", help="seconds from TERM to KILL (default: 2)")
+    add("--max-running", type=_COUNT, default=defaults.max_running, metavar="N", help="jobs at once (default: 4)")
+    add("--queue", type=_COUNT, default=defaults.queue, metavar="N", help="jobs that may wait (default: 1000)")
+    add("--grace", type=_SECONDS, default=defaults.grace, metavar="S", help="seconds from TERM to KILL (default: 2)")
     add(
         "--job-timeout",
-        type=seconds,
+        type=_SECONDS,
         default=defaults.timeout,
         metavar="S",
         help="seconds a job may run (default: 1800; 0: for ever)",
@@ -104,22 +106,6 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--dialect {options.dialect} is served over HTTP: say where with --listen HOST:PORT")
     if sys.stdin is None or sys.stdout is None:  # which they are where the descriptor was closed
         parser.error("stdin and stdout must be open: they are where the client is")
-
-
-def count(text: str) -> int:
-    """An option's value: 1 to 100,000. The function's name stands in the message for any other."""
-    value = int(text)
-    if not 1 <= value <= 100_000:
-        raise ValueError
-    return value
-
-
-def seconds(text: str) -> float:
-    """An option's value: 0 to a week."""
-    value = float(text)
-    if not 0 <= value <= 7 * 86_400:
-        raise ValueError
-    return value
 
 
 def _address(parser: Parser, text: str) -> tuple[str, int]:

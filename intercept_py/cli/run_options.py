@@ -9,10 +9,14 @@ __all__ = ["parse"]
 
 import argparse
 
-from intercept_py.cli.arguments import Parser, secret
+from intercept_py.cli.arguments import Parser, number, secret
 from intercept_py.log import LEVELS
 
 _MIB = 1024 * 1024
+_PORT = number(int, "port", 0, 65535)
+_SECONDS = number(float, "number of seconds", 0, 7 * 86400)
+_WHOLE = number(int, "whole number", 1, 1_000_000_000)
+_BYTES = number(int, "number of bytes", 65536, 1024 * _MIB)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -97,14 +101,14 @@ def _common(parser: Parser) -> list[argparse.Action]:
         add("--log-level", default="info", choices=LEVELS, help="what is said on stderr (default: info)"),
         add(
             "--timeout",
-            type=seconds,
+            type=_SECONDS,
             default=300.0,
             metavar="SECONDS",
             help="how long the server may take to answer (default: 300; 0: for ever)",
         ),
         add(
             "--max-message-bytes",
-            type=whole_bytes,
+            type=_BYTES,
             default=10 * _MIB,
             metavar="N",
             help="the longest message that is relayed (default: 10 MiB)",
@@ -148,7 +152,7 @@ def _clients(parser: Parser) -> list[argparse.Action]:
             help="serve Streamable HTTP at http://HOST:PORT/mcp instead of stdin and stdout; port 0 takes a free one",
         ),
         add("--bind", metavar="HOST", help="with --transport http: the host of --listen (default: 127.0.0.1)"),
-        add("--port", metavar="PORT", type=port, help="with --transport http: the port of --listen (default: 8000)"),
+        add("--port", metavar="PORT", type=_PORT, help="with --transport http: the port of --listen (default: 8000)"),
         add("--tokens", metavar="FILE", help="who may call: a file of `intercept-py tokens`"),
         add("--issuer", metavar="URL", help="who may call: bearers of this issuer's access tokens (JWT)"),
         add("--jwks", metavar="URL|FILE", help="the issuer's keys"),
@@ -166,13 +170,13 @@ def _clients(parser: Parser) -> list[argparse.Action]:
         ),
         add(
             "--max-sessions",
-            type=whole,
+            type=_WHOLE,
             metavar="N",
             help="sessions at a time (default: 64 with a command, each of which is a process; 10000 with --upstream)",
         ),
         add(
             "--session-idle",
-            type=seconds,
+            type=_SECONDS,
             default=1800.0,
             metavar="SECONDS",
             help="how long a session may be idle (default: 1800)",
@@ -180,44 +184,12 @@ def _clients(parser: Parser) -> list[argparse.Action]:
     ]
 
 
-def seconds(text: str) -> float:
-    """An option's value: 0 to a week. The function's name stands in the message for any other."""
-    value = float(text)
-    if not 0 <= value <= 7 * 86400:
-        raise ValueError
-    return value
-
-
-def whole_bytes(text: str) -> int:
-    """An option's value: 64 KiB to 1 GiB, in bytes."""
-    size = int(text)
-    if not 65536 <= size <= 1024 * _MIB:
-        raise ValueError
-    return size
-
-
-def whole(text: str) -> int:
-    """An option's value: a whole number above 0. The function's name stands in the message for any other."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def port(text: str) -> int:
-    """An option's value: a TCP port, 0 for any."""
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError
-    return number
-
-
 def address(text: str) -> tuple[str, int]:
     """An option's value: a host or address (IPv6 in brackets) and a port."""
-    host, colon, number = text.rpartition(":")
+    host, colon, end = text.rpartition(":")
     if not colon or not host.strip("[]"):
         raise argparse.ArgumentTypeError("write HOST:PORT, e.g. 127.0.0.1:8000")
-    return host.strip("[]"), port(number)
+    return host.strip("[]"), _PORT(end)
 
 
 def header(text: str) -> tuple[str, str]:
