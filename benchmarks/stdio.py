@@ -48,6 +48,17 @@ INITIALIZE = {
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}},
 }
 
+IDLE_WORK = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+parent = os.getppid()
+print(flush=True)
+while os.getppid() == parent:
+    sum(range(10_000))
+"""
+"""Runs on one processor whenever nothing else does, as long as its parent lives."""
+
 NO_RULE = "tools: {}\n"
 RULES = """
 tools:
@@ -157,17 +168,20 @@ def call(id: int | str) -> bytes:
 @contextmanager
 def awake() -> Iterator[None]:
     """Keep all processors from sleeping, with work that anything else goes before (SCHED_IDLE, Linux)."""
-    work = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-    made = []
+    made: list[subprocess.Popen[bytes]] = []
     try:
         for number in os.sched_getaffinity(0):
-            made.append(subprocess.Popen([sys.executable, "-S", "-E", "-c", work]))
-            os.sched_setaffinity(made[-1].pid, {number})
+            command = [sys.executable, "-S", "-E", "-c", IDLE_WORK, str(number)]
+            made.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        for process in made:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise SystemExit("benchmark: processors cannot be kept awake here: SCHED_IDLE is refused")
         yield
     finally:
         for process in made:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def variants(folder: Path) -> Commands:
@@ -187,14 +201,6 @@ def variants(folder: Path) -> Commands:
         "no rule": proxy("none.yaml"),
         "3 conditions + 2 limits": proxy("rules.yaml"),
     }
-
-
-def started(commands: Commands) -> dict[str, Peer]:
-    """All variants, ready for calls."""
-    peers = {name: Peer(command) for name, command in commands.items()}
-    for peer in peers.values():
-        peer.start()
-    return peers
 
 
 def load(peers: dict[str, Peer], calls: int, rounds: int) -> Figures:

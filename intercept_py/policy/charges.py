@@ -30,6 +30,7 @@ NO_LIMIT: Final = Decimal("Infinity")
 _EXACT: Final = Context(prec=1500)
 """Enough digits for the sum of any two numbers that fit a double."""
 _LONGEST: Final = 64
+_KEPT_CHARGES: Final = 64
 _DIGITS: Final = 40
 """A caller's amounts have at most so many on either side of the point: every store counts those exactly."""
 
@@ -87,17 +88,19 @@ def _limit(pattern: str, rule: Rule, limit: RateLimit, shadow: bool) -> Obligati
     if limit.per == ("global",):
         shared = draw(("global",))
         return lambda _call: shared
-    # One session mostly asks again and again, and a charge that is made once is cheaper to tell apart from others.
-    last: list[tuple[tuple[str, ...], Charge]] = []
+    # The same callers ask again and again, and a charge that is made once is cheaper to tell apart from others.
+    drawn: dict[tuple[str, ...], Charge] = {}
     first, *others = scopes
 
     def charge(call: ToolCall) -> Charge:
         parts = (first(call), *[scope(call) for scope in others]) if others else (first(call),)
-        if last and last[0][0] == parts:
-            return last[0][1]
-        drawn = draw(parts)
-        last[:] = [(parts, drawn)]
-        return drawn
+        known = drawn.get(parts)
+        if known is not None:
+            return known
+        if len(drawn) >= _KEPT_CHARGES:
+            drawn.clear()
+        made = drawn[parts] = draw(parts)
+        return made
 
     return charge
 

@@ -71,7 +71,8 @@ SECOND = 1_000_000
 _DAY = 86_400 * SECOND
 _MONDAY = 4 * _DAY  # 1970-01-05
 _MAX_KEY = 512
-_KEPT_BILLS = 1024
+_KEPT_KEYS = 1024
+_KEPT_BILLS = 256
 _NO_CHARGES = Receipt()
 _MAX_EXPONENT = 40
 _MAX_INT = 2**63
@@ -100,8 +101,10 @@ class Quota:
     def __init__(self, storage: Atomic, prefix: str = "") -> None:
         self._storage = storage
         self._prefix = prefix
-        # By identity, which is told faster than equality; a bill keeps its charges alive, so no others have their ids.
+        # By identity, which is told faster than equality; what is kept keeps its charges alive, so no others have their
+        # ids. One session mostly asks again and again, and where one charge of a call is new the others are not.
         self._bills: dict[tuple[object, ...], Bill] = {}
+        self._keys: dict[tuple[str, int], tuple[str, Charge]] = {}
 
     def charge(self, server: str, charges: tuple[Charge, ...]) -> Receipt:
         """Make every charge, or none if one that is not in shadow mode does not fit."""
@@ -140,20 +143,29 @@ class Quota:
         self._storage.close()
 
     def _bill(self, who: tuple[object, ...], server: str, charges: tuple[Charge, ...]) -> Bill:
-        bill = bill_of((self._key(server, charge), charge) for charge in charges)
+        bill = bill_of([self._keys.get((server, id(charge))) or self._keyed(server, charge) for charge in charges])
         if len(self._bills) >= _KEPT_BILLS:
             self._bills.clear()
         self._bills[who] = bill
         return bill
 
+    def _keyed(self, server: str, charge: Charge) -> tuple[str, Charge]:
+        keyed = (self._key(server, charge), charge)
+        if len(self._keys) >= _KEPT_KEYS:
+            self._keys.clear()
+        self._keys[server, id(charge)] = keyed
+        return keyed
+
     def _key(self, server: str, charge: Charge) -> str:
         """`server/strategy/window/part/part`, parts escaped, so that different counters never share a key."""
-        parts, kind = charge.key, charge.strategy.value
+        parts, strategy = charge.key, charge.strategy.value
         fixed = charge.strategy is Strategy.FIXED
         span = charge.window.calendar or charge.window.seconds if fixed else charge.window.seconds
-        key = f"{server}/{kind}/{span}/{'/'.join(parts)}"
+        key = f"{server}/{strategy}/{span}/{'/'.join(parts)}"
         if "%" in key or key.count("/") != len(parts) + 2:
-            key = "/".join([part.replace("%", "%25").replace("/", "%2F") for part in (server, kind, str(span), *parts)])
+            key = "/".join(
+                [part.replace("%", "%25").replace("/", "%2F") for part in (server, strategy, str(span), *parts)]
+            )
         if len(key) > _MAX_KEY:  # no other key has a % that is not followed by a digit
             key = f"%sha256/{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
         return self._prefix + key

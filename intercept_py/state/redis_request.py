@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from intercept_py.model import Strategy
-from intercept_py.state.quota import SECOND, Bill, Number, Posting
+from intercept_py.state.quota import FIXED, MOVING, SECOND, SLIDING, Bill, Number, Posting
 
 _NO_LIMIT = Decimal("Infinity")
-_KINDS = (Strategy.FIXED.value, Strategy.MOVING.value, Strategy.SLIDING.value)  # as `quota` numbers them
+_KINDS = {FIXED: Strategy.FIXED.value, MOVING: Strategy.MOVING.value, SLIDING: Strategy.SLIDING.value}
 
 
 class Request(NamedTuple):

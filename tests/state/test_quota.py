@@ -70,7 +70,8 @@ def test_the_bills_that_are_kept_are_bounded() -> None:
     for number in range(3000):
         quota.charge("s", (Charge((str(number),), 1, 1, Window(60), Strategy.MOVING, "r"),))
     assert len(set(storage.keys)) == 3000
-    assert len(quota._bills) <= 1024
+    assert len(quota._bills) <= 256
+    assert len(quota._keys) <= 1024
 
 
 PARTS = st.lists(st.text(alphabet="a/%2F5", max_size=4), min_size=1, max_size=4).map(tuple)

@@ -3,5 +3,5 @@
 import gc
 
 # Servers of these are started some hundred times: to look for garbage in what imports create, which stays, takes a
-# fifth of that. `conftest` goes on with looking when pytest has imported all tests.
-gc.disable()
+# fifth of that. More rarely is often enough for what they do.
+gc.set_threshold(50_000)
