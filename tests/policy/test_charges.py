@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from decimal import Decimal
 from fractions import Fraction
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -112,6 +113,21 @@ def test_the_spelling_of_a_path_means_nothing() -> None:
 )
 def test_each_value_of_an_argument_has_its_budget(value: Json, part: str) -> None:
     assert key({"id": value}, paths.parse("args.id"))[-1] == part
+
+
+def test_callers_in_turns_draw_on_their_own_budgets_and_few_charges_are_remembered() -> None:
+    rule = Rule("r", Action.ALLOW, rate_limit=RateLimit(5, MINUTE, ("session",), Strategy.MOVING))
+    (oblige,) = compile_charges("refund", rule, False)
+    drawn: dict[str, Charge] = {}
+    for number in [*range(300), *range(300)]:
+        session = f"s{number}"
+        charge = oblige(ToolCall("refund", {}, Caller(session=session)))
+        assert isinstance(charge, Charge)
+        assert charge.key[-1] == f"session={session}"
+        assert drawn.setdefault(session, charge) == charge
+    assert isinstance(oblige, FunctionType)
+    kept = [cell.cell_contents for cell in oblige.__closure__ or ()]
+    assert [len(one) <= 64 for one in kept if isinstance(one, dict)] == [True]
 
 
 def test_a_missing_argument_and_null_share_a_budget_of_their_own() -> None:
