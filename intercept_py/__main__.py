@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS", "main"]
 
-import gc
 import os
 import sys
 import typing
 from importlib import import_module
+
+from intercept_py.cli.garbage import importing
 
 COMMANDS = {
     "run": ("intercept_py.cli.run", "put the proxy in front of a server (also without the word `run`)"),
@@ -64,12 +65,10 @@ def _import_msgspec() -> None:
 
 
 def _call(name: str, arguments: list[str]) -> int:
-    gc.disable()  # what imports create stays anyway: looking for garbage in it would take milliseconds
-    _import_msgspec()
     try:
-        command = import_module(COMMANDS[name][0]).main
-        gc.freeze()
-        gc.enable()
+        with importing():
+            _import_msgspec()
+            command = import_module(COMMANDS[name][0]).main
         status: int = command(arguments)
         if sys.stdout is not None:  # None where the descriptor was closed
             sys.stdout.flush()

@@ -9,6 +9,7 @@ __all__ = [
     "INTERRUPTED",
     "NO_INPUT",
     "OK",
+    "SECONDS",
     "USAGE",
     "Parser",
     "default_audit",
@@ -67,6 +68,10 @@ def number(kind: type[N], what: str, least: int, most: int) -> Callable[[str], N
         raise argparse.ArgumentTypeError(f"`{text}` is no {what} from {least} to {most}")
 
     return parse
+
+
+SECONDS = number(float, "number of seconds", 0, 7 * 86_400)
+"""The type of an option that is a span of time: up to a week."""
 
 
 def default_audit() -> str:

@@ -11,7 +11,7 @@ import sys
 from contextlib import nullcontext
 from ipaddress import ip_address
 
-from intercept_py.cli.arguments import CANNOT_CREATE, USAGE, Parser, number, secret
+from intercept_py.cli.arguments import CANNOT_CREATE, SECONDS, USAGE, Parser, number, secret
 from intercept_py.cli.garbage import importing
 from intercept_py.cli.text import printable
 from intercept_py.jobs.dialects import DIALECTS, Options
@@ -19,7 +19,6 @@ from intercept_py.jobs.model import JobError, Settings
 
 _LOOPBACK = "127.0.0.1"
 _COUNT = number(int, "whole number", 1, 100_000)
-_SECONDS = number(float, "number of seconds", 0, 7 * 86_400)
 _OPTION_OF = {"agent_async": ("codex", "--agent-async"), "servers": ("ssh", "--servers")}
 
 
@@ -67,10 +66,10 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, tuple[str, int] | None]
     add("--allow-shell", action="store_true", help="run real shell commands too, not recipes alone")
     add("--max-running", type=_COUNT, default=defaults.max_running, metavar="N", help="jobs at once (default: 4)")
     add("--queue", type=_COUNT, default=defaults.queue, metavar="N", help="jobs that may wait (default: 1000)")
-    add("--grace", type=_SECONDS, default=defaults.grace, metavar="S", help="seconds from TERM to KILL (default: 2)")
+    add("--grace", type=SECONDS, default=defaults.grace, metavar="S", help="seconds from TERM to KILL (default: 2)")
     add(
         "--job-timeout",
-        type=_SECONDS,
+        type=SECONDS,
         default=defaults.timeout,
         metavar="S",
         help="seconds a job may run (default: 1800; 0: for ever)",

@@ -9,12 +9,11 @@ __all__ = ["parse"]
 
 import argparse
 
-from intercept_py.cli.arguments import Parser, number, secret
+from intercept_py.cli.arguments import SECONDS, Parser, number, secret
 from intercept_py.log import LEVELS
 
 _MIB = 1024 * 1024
 _PORT = number(int, "port", 0, 65535)
-_SECONDS = number(float, "number of seconds", 0, 7 * 86400)
 _WHOLE = number(int, "whole number", 1, 1_000_000_000)
 _BYTES = number(int, "number of bytes", 65536, 1024 * _MIB)
 
@@ -101,7 +100,7 @@ def _common(parser: Parser) -> list[argparse.Action]:
         add("--log-level", default="info", choices=LEVELS, help="what is said on stderr (default: info)"),
         add(
             "--timeout",
-            type=_SECONDS,
+            type=SECONDS,
             default=300.0,
             metavar="SECONDS",
             help="how long the server may take to answer (default: 300; 0: for ever)",
@@ -176,7 +175,7 @@ def _clients(parser: Parser) -> list[argparse.Action]:
         ),
         add(
             "--session-idle",
-            type=_SECONDS,
+            type=SECONDS,
             default=1800.0,
             metavar="SECONDS",
             help="how long a session may be idle (default: 1800)",

@@ -152,7 +152,7 @@ class MemoryStorage(AtomicStorage):
             if new:
                 self._check_room(len(new))
             made = []
-            for posting, counter in zip(postings, counters):  # noqa: B905  as long as each other: made so above
+            for posting, counter in zip(postings, counters, strict=True):
                 amount = posting.amount
                 if amount:
                     made.append((counter, counter.add(now, amount), amount))
