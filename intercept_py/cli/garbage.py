@@ -20,7 +20,7 @@ def collect_rarely() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """What imports create stays: to look for garbage in it takes milliseconds, and with the SDK a quarter of a second."""
+    """What imports create stays: to look for garbage in it takes milliseconds, in the SDK a quarter of a second."""
     gc.disable()
     try:
         yield
