@@ -31,11 +31,12 @@ import uvicorn
 
 from benchmarks.stdio import ENVIRONMENT, ROOT
 from intercept_py.log import Log
-from intercept_py.model import Caller, JsonObject
+from intercept_py.model import Caller
 from intercept_py.transports.http_gateway import Settings
 from intercept_py.transports.http_server import App, create_app
 from intercept_py.transports.http_service import bind, new_event_loop, serving
 from intercept_py.wire.commands import ToClient
+from intercept_py.wire.http_params import Mirror
 
 IN_FLIGHT = 32
 WARM = 300
@@ -119,9 +120,9 @@ class Nothing:
     def over(self, conversation: Any) -> None:
         """Nothing was begun."""
 
-    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
+    def mirrors_of(self, name: str, caller: Caller) -> tuple[Mirror, ...]:
         """See `Gateway`."""
-        return None
+        return ()
 
     def why_not_ready(self) -> str | None:
         """See `Gateway`."""

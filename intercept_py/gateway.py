@@ -25,7 +25,7 @@ from intercept_py.enforcer import Commits, Enforcer
 from intercept_py.errors import PolicyError
 from intercept_py.identity import Authenticator, Unauthorized
 from intercept_py.log import Log
-from intercept_py.model import Caller, JsonObject
+from intercept_py.model import Caller
 from intercept_py.observing import Observer
 from intercept_py.policy import pdp
 from intercept_py.policy.rules import Policy
@@ -37,6 +37,7 @@ from intercept_py.transports.stdio import REST
 from intercept_py.transports.wakeful import Wakeful
 from intercept_py.upstreams import Upstream
 from intercept_py.wire.catalogue import Catalogue
+from intercept_py.wire.http_params import Mirror, mirrors_in
 
 _TICK = 0.25
 _FORGET = 60.0
@@ -227,15 +228,13 @@ class Mount:
         """Whether clients of eras that have sessions must have one to be served."""
         return self._upstream.one_stream
 
-    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
-        """The schema of a tool's arguments, as far as conversations without a session know it.
+    def mirrors_of(self, name: str, caller: Caller) -> tuple[Mirror, ...]:
+        """The arguments of a tool that header fields repeat, as far as conversations without a session know it.
 
         None for what is hidden from this caller: nobody shall be able to tell it from what does not exist.
         """
-        tool = self._known.lookup(name)
-        if tool is None or tool.schema is None or pdp.hidden_from(self._policy, name, caller):
-            return None
-        return tool.schema
+        mirrors = mirrors_in(self._known, name)
+        return () if mirrors and pdp.hidden_from(self._policy, name, caller) else mirrors
 
     def _enforcer(self, caller: Caller) -> Enforcer:
         return Enforcer(

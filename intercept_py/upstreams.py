@@ -17,7 +17,6 @@ from weakref import WeakSet
 from intercept_py import processes
 from intercept_py.errors import UpstreamError
 from intercept_py.log import Log
-from intercept_py.model import JsonObject
 from intercept_py.transports.child_link import ChildLink, SharedChild
 from intercept_py.transports.conversation import Link, Receiver
 from intercept_py.transports.http_client import HttpClient
@@ -143,12 +142,7 @@ class Url:
         self, session: bool, version: str | None, known: Catalogue, who: object
     ) -> tuple[Callable[[Receiver], Link], Callable[[], int]]:
         """See `Upstream`."""
-
-        def schema_of(name: str) -> JsonObject | None:
-            tool = known.lookup(name)
-            return None if tool is None else tool.schema
-
-        return lambda receiver: HttpLink(self._remote, receiver, schema_of, version, self._alone), self._mint
+        return lambda receiver: HttpLink(self._remote, receiver, known, version, self._alone), self._mint
 
     def look(self) -> None:
         """Its connections tell."""

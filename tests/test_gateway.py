@@ -264,16 +264,22 @@ async def test_a_server_that_does_not_answer_in_time_is_given_up(tmp_path: Path)
         assert "did not answer within 0.2 s" in answer["error"]["message"]
 
 
-async def test_schemas_are_known_once_a_call_needed_them(tmp_path: Path) -> None:
-    async with mounted(tmp_path) as mount:
-        assert mount.schema_of("cancel_run", Caller()) is None
+async def test_what_headers_repeat_is_known_once_a_call_needed_the_tools_but_of_nothing_hidden(tmp_path: Path) -> None:
+    annotated = {"properties": {"runId": {"type": "string", "x-mcp-header": "Run"}}, "required": ["runId"]}
+    names = ["cancel_run", "list_runs", "delete_project"]
+    listing = [{"name": name, "inputSchema": annotated} for name in names] + [{"name": "echo", "inputSchema": {}}]
+    (tmp_path / "tools.json").write_text(json.dumps(listing))
+    command = [sys.executable, "-S", "-E", ECHO, "--tools", str(tmp_path / "tools.json")]
+    async with mounted(tmp_path, command=command) as mount:
+        assert mount.mirrors_of("cancel_run", Caller()) == ()
         assert text_of(await ask(mount, call("cancel_run", runId="run_1", environment="prod"))).startswith(DENIED)
-        schema = mount.schema_of("cancel_run", Caller())
-        assert schema is not None
-        assert schema["required"] == ["runId"]
-        assert mount.schema_of("delete_project", Caller()) is None
-        assert mount.schema_of("list_runs", Caller(principal="alice")) is not None
-        assert mount.schema_of("list_runs", Caller(principal="bob")) is None
+        (mirror,) = mount.mirrors_of("cancel_run", Caller())
+        assert mirror.lower == b"mcp-param-run"
+        assert mount.mirrors_of("delete_project", Caller()) == ()
+        assert mount.mirrors_of("list_runs", Caller(principal="alice")) == (mirror,)
+        assert mount.mirrors_of("list_runs", Caller(principal="bob")) == ()
+        assert mount.mirrors_of("echo", Caller()) == ()
+        assert mount.mirrors_of("no_such_tool", Caller()) == ()
 
 
 async def test_calls_of_a_moment_are_recorded_with_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,10 +91,10 @@ class Pool(Protocol):
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """One connection and the request on it, if there is one."""
+    """One connection and the request on it, if there is one. `unused` is the pool's: since it looked the last time."""
 
     def __init__(self, pool: Pool) -> None:
-        self.idle_since = 0.0
+        self.unused = False
         self._pool = pool
         self._request: Request | None = None
         self._parser = httptools.HttpResponseParser(self)

@@ -28,7 +28,7 @@ from intercept_py.transports.http_heads import Heads
 
 _CHUNK = 64 * 1024  # asyncio's 256 KiB cost a memory mapping at every read
 _IDLE = 30.0
-"""Seconds for which a connection that is not in use is kept."""
+"""Seconds for which a connection that is not in use is kept at most; half of them at least."""
 
 
 class Credentials(Protocol):
@@ -78,7 +78,6 @@ class HttpClient:
         self._idle: list[ClientConnection] = []
         self._tasks: dict[asyncio.Task[None], Request] = {}  # what has no connection yet
         self._sweep: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def send(self, method: str, fields: bytes, body: bytes | None, request: Request, target: str | None = None) -> None:
         """Send a request, which hears what becomes of it.
@@ -180,20 +179,25 @@ class HttpClient:
 
     def release(self, connection: ClientConnection) -> None:
         """A connection may be used for another request."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()  # which asks the kernel, every time
-        connection.idle_since = self._loop.time()
+        connection.unused = False
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(_IDLE, self._close_idle)
+            self._look_later()
 
-    def _close_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - _IDLE
-        for connection in [connection for connection in self._idle if connection.idle_since <= oldest]:
-            self._idle.remove(connection)
-            connection.abort()
-        self._sweep = loop.call_later(_IDLE / 2, self._close_idle) if self._idle else None
+    def _look_later(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(_IDLE / 2, self._close_unused)
+
+    def _close_unused(self) -> None:
+        """Close what was not used since the last look: no clock is read, nor any rounded."""
+        looked, self._idle, self._sweep = self._idle, [], None
+        for connection in looked:
+            if connection.unused:
+                connection.abort()
+            else:
+                connection.unused = True
+                self._idle.append(connection)
+        if self._idle:
+            self._look_later()
 
     def refused(self, request: Request) -> None:
         """The server did not take the credentials that went with a request."""

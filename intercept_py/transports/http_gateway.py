@@ -12,8 +12,9 @@ from typing import Protocol
 
 import msgspec
 
-from intercept_py.model import Caller, JsonObject
+from intercept_py.model import Caller
 from intercept_py.transports.conversation import Conversation, Front
+from intercept_py.wire.http_params import Mirror
 
 
 class Challenge(msgspec.Struct, frozen=True):
@@ -46,8 +47,8 @@ class Gateway(Protocol):
     def over(self, conversation: Conversation) -> None:
         """The front has no more use for a conversation without a session, though an answer may still be on its way."""
 
-    def schema_of(self, name: str, caller: Caller) -> JsonObject | None:
-        """The inputSchema of a tool, if it is known and not kept from this caller."""
+    def mirrors_of(self, name: str, caller: Caller) -> tuple[Mirror, ...]:
+        """The arguments of a tool that header fields repeat, if it is known and not kept from this caller."""
 
     def why_not_ready(self) -> str | None:
         """Why requests would not be served now; None if nothing is known."""

@@ -20,7 +20,7 @@ from intercept_py.transports.http_guard import Head
 from intercept_py.transports.http_messages import Answer, empty, problem
 from intercept_py.wire import http_fields, messages
 from intercept_py.wire.codec import INVALID_PARAMS
-from intercept_py.wire.http_params import mirrors_of
+from intercept_py.wire.http_params import Mirror
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Incoming
 
 _HEADER_MISMATCH: Final = -32020
@@ -50,8 +50,11 @@ class Post(msgspec.Struct, frozen=True):
     method: str | None
 
 
-def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | None]) -> Post | Answer:
-    """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge."""
+def read_post(head: Head, body: bytes, mirrors_of: Callable[[str], tuple[Mirror, ...]]) -> Post | Answer:
+    """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge.
+
+    `mirrors_of` knows which arguments of a tool the head repeats.
+    """
     if not (head.json and head.events):
         return problem(406, "the client must accept both application/json and text/event-stream")
     message: Incoming | ProtocolError
@@ -77,12 +80,12 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     version = http_fields.version_of(params)
     modern = head.modern or version is not None
     name = params.get("name")
-    schema = schema_of(name) if method == "tools/call" and type(name) is str else None
+    mirrors = mirrors_of(name) if method == "tools/call" and type(name) is str else ()
     refusal = _refusal(head, value, params, request) if modern else None
     # The fields of calls that differ in nothing but their arguments, with the same head, agree once for all.
-    same = (name, version, "id" in value) if _is_plain(method, name, version, schema) else None
+    same = (name, version, "id" in value) if _is_plain(method, name, version) and not mirrors else None
     if refusal is None and same not in head.agreed:
-        refusal = _disagreement(head, value, schema)
+        refusal = _disagreement(head, value, mirrors)
         if refusal is None and same is not None and len(head.agreed) < _MOST_AGREED:
             head.agreed.add(same)
     refusal = refusal or (_removed(value) if modern else None)
@@ -91,10 +94,9 @@ def read_post(head: Head, body: bytes, schema_of: Callable[[str], JsonObject | N
     return Post(message, modern, request, method if type(method) is str else None)
 
 
-def _is_plain(method: Json, name: Json, version: Json, schema: JsonObject | None) -> bool:
-    """Whether a call's fields repeat nothing but its method, its name and its version."""
-    known = method == "tools/call" and type(name) is str and type(version) is str
-    return known and (schema is None or not mirrors_of(schema))
+def _is_plain(method: Json, name: Json, version: Json) -> bool:
+    """Whether it is a call whose fields repeat its method, name and version, and nothing else but arguments."""
+    return method == "tools/call" and type(name) is str and type(version) is str
 
 
 def unsound(exc: ProtocolError) -> Answer:
@@ -129,8 +131,8 @@ def _notification(head: Head) -> Answer:
     return problem(400, "unsupported protocol version", code=_UNSUPPORTED_VERSION, data=data)
 
 
-def _disagreement(head: Head, value: JsonObject, schema: JsonObject | None) -> Answer | None:
-    why = http_fields.disagreement(head.mcp, value, schema)
+def _disagreement(head: Head, value: JsonObject, mirrors: tuple[Mirror, ...]) -> Answer | None:
+    why = http_fields.disagreement(head.mcp, value, mirrors)
     if why is None:
         return None
     return problem(400, why, code=_HEADER_MISMATCH, request_id=_request_id(value))

@@ -27,9 +27,10 @@ from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.link_asking import Asking
 from intercept_py.transports.link_messages import EVENTS, JSON, refusal
 from intercept_py.transports.link_requests import Goodbye, Listening, Notice, Post
+from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.http_fields import encode_value, outbound_fields, trace_fields, version_of
-from intercept_py.wire.http_params import mirrors_of
+from intercept_py.wire.http_params import Mirror, mirrors_in
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Arrival
 
 _POST = encode_fields([(b"Content-Type", JSON), (b"Accept", JSON + b", " + EVENTS)])
@@ -57,19 +58,19 @@ class Remote:
         self.log = log
 
 
-def _fields_of_call(params: JsonObject, version: str, schema: JsonObject | None) -> bytes:
+def _fields_of_call(params: JsonObject, version: str, mirrors: tuple[Mirror, ...]) -> bytes:
     """The lines that the POST of a modern `tools/call` has."""
     name: str = params["name"]
-    if len(name) + len(version) <= _LONGEST_KEPT and (schema is None or not mirrors_of(schema)):
+    if len(name) + len(version) <= _LONGEST_KEPT and not mirrors:
         return _fields_of_plain_call(name, version)
-    return _POST + encode_fields(outbound_fields("tools/call", params, None, schema))
+    return _POST + encode_fields(outbound_fields("tools/call", params, None, mirrors))
 
 
 @lru_cache(maxsize=256)
 def _fields_of_plain_call(name: str, version: str) -> bytes:
     """Those of a call that repeats no arguments. Most calls are of a few tools."""
     params = {"name": name, "_meta": {PROTOCOL_VERSION_KEY: version}}
-    return _POST + encode_fields(outbound_fields("tools/call", params, None, None))
+    return _POST + encode_fields(outbound_fields("tools/call", params, None))
 
 
 def _trace(arrival: Arrival | None) -> bytes:
@@ -82,22 +83,22 @@ def _trace(arrival: Arrival | None) -> bytes:
 class HttpLink:
     """The link of one conversation.
 
-    `schema_of` knows the inputSchema of tools, for the fields that repeat arguments. `version`: that of a legacy client
-    without a session. `alone`: nobody else listens to the server or resumes its streams, so the link does.
+    `known` are the tools, for the fields that repeat arguments. `version`: that of a legacy client without a session.
+    `alone`: nobody else listens to the server or resumes its streams, so the link does.
     """
 
     def __init__(
         self,
         remote: Remote,
         receiver: Receiver,
-        schema_of: Callable[[str], JsonObject | None],
+        known: Catalogue,
         version: str | None = None,
         alone: bool = False,
     ) -> None:
         self.receiver = receiver
         self.limit = remote.limit
         self._remote = remote
-        self._schema_of = schema_of
+        self._known = known
         self._version = version
         self._alone = alone
         self._session: bytes | None = None
@@ -190,11 +191,11 @@ class HttpLink:
             agreed = None if method == "initialize" else self._version
             if method == "initialize":
                 self._session, self._first = None, post
-            fields = _POST + encode_fields(outbound_fields(method, params, agreed, None)) + self._session_field()
+            fields = _POST + encode_fields(outbound_fields(method, params, agreed)) + self._session_field()
         elif method == "tools/call":
-            fields = _fields_of_call(params, version, self._schema_of(params["name"])) + _trace(message.arrival)
+            fields = _fields_of_call(params, version, mirrors_in(self._known, params["name"])) + _trace(message.arrival)
         else:
-            fields = _POST + encode_fields(outbound_fields(method, params, None, None)) + _trace(message.arrival)
+            fields = _POST + encode_fields(outbound_fields(method, params, None)) + _trace(message.arrival)
         self._remote.client.send("POST", fields, message.data, post)
 
     def _notify(self, message: ToUpstream, modern: bool) -> None:
@@ -210,7 +211,7 @@ class HttpLink:
         if not modern:
             self._first = notice
             notice.begins = self._alone and message.method == "notifications/initialized"
-        fields = encode_fields(outbound_fields(message.method, message.params, self._version, None))
+        fields = encode_fields(outbound_fields(message.method, message.params, self._version))
         self._remote.client.send("POST", _POST + fields + self._session_field(), message.data, notice)
 
     def _hang_up(self, ticket: object) -> bool:
@@ -228,7 +229,7 @@ class HttpLink:
         return b"" if self._session is None else b"Mcp-Session-Id: %b\r\n" % self._session
 
     def _legacy_fields(self) -> bytes:
-        return encode_fields(outbound_fields(None, {}, self._version, None)) + self._session_field()
+        return encode_fields(outbound_fields(None, {}, self._version)) + self._session_field()
 
     def _listen(self, listening: Listening) -> None:
         self._asking[listening.stream] = listening

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from intercept_py.model import Json, JsonObject
-from intercept_py.wire.http_params import mirrors_of, render, value_at
+from intercept_py.wire.http_params import Mirror, render, value_at
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY
 
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
@@ -102,13 +102,12 @@ def decode_value(value: bytes) -> str | None:
 
 
 def outbound_fields(
-    method: str | None, params: JsonObject, version: str | None, schema: JsonObject | None
+    method: str | None, params: JsonObject, version: str | None, mirrors: tuple[Mirror, ...] = ()
 ) -> list[tuple[bytes, bytes]]:
     """The fields with which a message goes to a server.
 
     A modern message has its version in `params`. `version` is what a legacy session agreed on: None before that, and in
-    `initialize`. `schema`: the inputSchema of the tool that is called, None where it is not known (MCP: then the
-    parameters have no fields).
+    `initialize`. `mirrors`: the arguments that fields repeat, where a tool is called.
     """
     modern = version_of(params)
     if type(modern) is not str:
@@ -121,11 +120,10 @@ def outbound_fields(
     name = None if key is None else params.get(key)
     if type(name) is str:
         fields.append((b"Mcp-Name", encode_value(name)))
-    if schema is not None and method == "tools/call":
-        for mirror in mirrors_of(schema):
-            text = render(value_at(params.get("arguments"), mirror.path))
-            if text is not None:
-                fields.append((mirror.field, encode_value(text)))
+    for mirror in mirrors:
+        text = render(value_at(params.get("arguments"), mirror.path))
+        if text is not None:
+            fields.append((mirror.field, encode_value(text)))
     return fields
 
 
@@ -146,11 +144,11 @@ def trace_fields(parent: str | None, state: str | None) -> list[tuple[bytes, byt
 # ---- checking
 
 
-def disagreement(fields: Fields, message: Json, schema: JsonObject | None) -> str | None:
+def disagreement(fields: Fields, message: Json, mirrors: tuple[Mirror, ...] = ()) -> str | None:
     """What the fields of a request and the message in its body say differently; None when they agree.
 
     For HTTP 400 with HeaderMismatch, -32020 (MCP 2026-07-28). A modern request must have the fields; those of any other
-    message may be absent, but what is there must be true (ours: others may have routed by it). `schema` as in
+    message may be absent, but what is there must be true (ours: others may have routed by it). `mirrors` as in
     `outbound_fields`. What is no request at all agrees with everything: it is refused for that.
     """
     told: dict[bytes, bytes] = {}
@@ -169,10 +167,8 @@ def disagreement(fields: Fields, message: Json, schema: JsonObject | None) -> st
         return "the mcp-protocol-version header does not match the protocol version in `params._meta`"
     required = version is not None and "id" in message
     if type(method) is str:
-        return _method_disagreement(told, method, params, required) or (
-            _param_disagreement(told, params.get("arguments"), schema, required)
-            if schema is not None and method == "tools/call"
-            else None
+        return _method_disagreement(told, method, params, required) or _param_disagreement(
+            told, params.get("arguments"), mirrors, required
         )
     return None
 
@@ -199,8 +195,10 @@ def _method_disagreement(told: dict[bytes, bytes], method: str, params: JsonObje
     return None
 
 
-def _param_disagreement(told: dict[bytes, bytes], arguments: Json, schema: JsonObject, required: bool) -> str | None:
-    for mirror in mirrors_of(schema):
+def _param_disagreement(
+    told: dict[bytes, bytes], arguments: Json, mirrors: tuple[Mirror, ...], required: bool
+) -> str | None:
+    for mirror in mirrors:
         field = told.get(mirror.lower)
         value = value_at(arguments, mirror.path)
         text = render(value)

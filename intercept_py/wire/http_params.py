@@ -1,11 +1,12 @@
 """Which arguments of a tool are repeated in `Mcp-Param-*` header fields: the annotations of its inputSchema.
 
-Source: MCP 2026-07-28, streamable HTTP, custom headers from tool parameters. Pure. Above: `http_fields`.
+Source: MCP 2026-07-28, streamable HTTP, custom headers from tool parameters. Pure. Below: `catalogue`. Above:
+`http_fields`.
 """
 
 from __future__ import annotations
 
-__all__ = ["Mirror", "mirrors_of", "render", "value_at"]
+__all__ = ["Mirror", "mirrors_in", "mirrors_of", "render", "value_at"]
 
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 from intercept_py.model import Json, JsonObject
+from intercept_py.wire.catalogue import Catalogue
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -37,6 +39,12 @@ _MOST_SCHEMAS = 1024
 
 _mirrors: dict[int, tuple[JsonObject, tuple[Mirror, ...]]] = {}
 """By the identity of the schema, which is kept as long as its entry: a schema is walked once, not at every call."""
+
+
+def mirrors_in(known: Catalogue, name: str) -> tuple[Mirror, ...]:
+    """Those of a tool; none where its schema is not known (MCP 2026-07-28: then no argument is repeated)."""
+    tool = known.lookup(name)
+    return () if tool is None or tool.schema is None else mirrors_of(tool.schema)
 
 
 def mirrors_of(schema: JsonObject) -> tuple[Mirror, ...]:

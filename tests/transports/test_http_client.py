@@ -216,27 +216,30 @@ async def test_what_nobody_asked_for_is_never_taken_for_an_answer() -> None:
 
 async def test_a_connection_that_is_not_used_is_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "_IDLE", 0.1)
-    looked: list[HttpClient] = []
-    look = HttpClient._close_idle
+    async with RawServer(always(OK)) as server, asyncio.timeout(20):
+        client = HttpClient(server.url)
+        await post(client).result()
+        await server.closed.wait()
+        await client.close()
 
-    def counted(client: HttpClient) -> None:
-        looked.append(client)
-        look(client)
 
-    monkeypatch.setattr(HttpClient, "_close_idle", counted)
-
-    async def answer(_: Seen, writer: asyncio.StreamWriter) -> None:
-        writer.write(OK)
-
-    async with RawServer(answer) as server:
-        for _ in range(5):  # the loop's own clock goes in steps
-            client = HttpClient(server.url)
-            server.closed.clear()
+async def test_only_what_was_not_used_between_two_looks_is_closed() -> None:
+    async with RawServer(always(OK)) as server, asyncio.timeout(20):
+        client = HttpClient(server.url)
+        for _ in range(5):
             await post(client).result()
-            async with asyncio.timeout(5):
-                await server.closed.wait()
-            assert looked.count(client) == 1  # and not only when it looks again
-            await client.close()
+            client._close_unused()
+        assert server.connections == 1
+        both = [post(client), post(client)]
+        for one in both:
+            await one.result()
+        client._close_unused()
+        await post(client).result()  # on one of the two
+        client._close_unused()
+        await server.closed.wait()
+        assert len(client._idle) == 1
+        assert server.connections == 2
+        await client.close()
 
 
 async def test_what_comes_on_an_idle_connection_ends_it() -> None:

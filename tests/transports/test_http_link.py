@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from intercept_py.log import Log
-from intercept_py.model import JsonObject
+from intercept_py.model import JsonObject, Tool
 from intercept_py.transports.conversation import Event
 from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_link import HttpLink, Remote
+from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.messages import Arrival
 from tests.support.raw_http import Answering, RawServer, Seen, json_answer
@@ -37,7 +38,9 @@ class Talk:
         self.told = Told()
         self.read, write = os.pipe()
         self._log = write
-        self._make = partial(HttpLink, Remote(self.client, limit, Log("debug", write)), self.told, schemas.get)
+        known = Catalogue()
+        known.replace(Tool(name, schema) for name, schema in schemas.items())
+        self._make = partial(HttpLink, Remote(self.client, limit, Log("debug", write)), self.told, known)
         self.link = self._make(version, alone)
 
     def another(self) -> HttpLink:

@@ -19,6 +19,7 @@ from intercept_py.wire.http_fields import (
     version_field,
     version_of,
 )
+from intercept_py.wire.http_params import mirrors_of
 
 VERSION = "2026-07-28"
 META = {"io.modelcontextprotocol/protocolVersion": VERSION, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -31,7 +32,8 @@ def request(method: str, **params: Any) -> Message:
 
 def fields_of(message: Message, schema: Message | None = None) -> list[tuple[bytes, bytes]]:
     """As they arrive: names in lower case."""
-    built = outbound_fields(message.get("method"), message.get("params", {}), None, schema)
+    mirrors = () if schema is None else mirrors_of(schema)
+    built = outbound_fields(message.get("method"), message.get("params", {}), None, mirrors)
     return [(name.lower(), value) for name, value in built]
 
 
@@ -115,11 +117,9 @@ def test_a_modern_message_names_version_method_and_what_it_is_about(
 
 
 def test_a_legacy_message_names_the_version_that_was_agreed_on_and_no_more() -> None:
-    assert outbound_fields("tools/call", {"name": "echo"}, "2025-06-18", None) == [
-        (b"MCP-Protocol-Version", b"2025-06-18")
-    ]
-    assert outbound_fields(None, {}, "2025-06-18", None) == [(b"MCP-Protocol-Version", b"2025-06-18")]
-    assert outbound_fields("initialize", {}, None, None) == []
+    assert outbound_fields("tools/call", {"name": "echo"}, "2025-06-18") == [(b"MCP-Protocol-Version", b"2025-06-18")]
+    assert outbound_fields(None, {}, "2025-06-18") == [(b"MCP-Protocol-Version", b"2025-06-18")]
+    assert outbound_fields("initialize", {}, None) == []
 
 
 def test_nothing_in_a_message_can_add_a_line_to_the_head() -> None:
@@ -161,7 +161,7 @@ def call(**arguments: Any) -> Message:
 def test_annotated_arguments_are_repeated_as_the_sdk_does(arguments: Message) -> None:
     built = {
         name.decode(): value.decode()
-        for name, value in outbound_fields("tools/call", call(**arguments)["params"], None, SCHEMA)
+        for name, value in outbound_fields("tools/call", call(**arguments)["params"], None, mirrors_of(SCHEMA))
     }
     params = {name: value for name, value in built.items() if name.startswith("Mcp-Param-")}
     assert params == inbound.mcp_param_headers(inbound.x_mcp_header_map(SCHEMA), arguments)
@@ -190,20 +190,20 @@ INVALID: list[Message] = [
 @pytest.mark.parametrize("schema", INVALID)
 def test_a_schema_with_one_invalid_annotation_has_none(schema: Message) -> None:
     assert inbound.find_invalid_x_mcp_header(schema) is not None
-    names = [name for name, _ in outbound_fields("tools/call", call(a="x", b="y")["params"], None, schema)]
+    names = [name for name, _ in outbound_fields("tools/call", call(a="x", b="y")["params"], None, mirrors_of(schema))]
     assert names == [b"MCP-Protocol-Version", b"Mcp-Method", b"Mcp-Name"]
 
 
 def test_an_annotation_that_is_data_is_none() -> None:
     schema = {"properties": {"a": {"type": "string", "default": {"x-mcp-header": "D"}, "x-mcp-header": "A"}}}
-    assert (b"Mcp-Param-A", b"x") in outbound_fields("tools/call", call(a="x")["params"], None, schema)
+    assert (b"Mcp-Param-A", b"x") in outbound_fields("tools/call", call(a="x")["params"], None, mirrors_of(schema))
 
 
 def test_schemas_that_are_no_more_used_do_not_pile_up_nor_stand_for_others() -> None:
     for number in range(3000):
         schema = {"properties": {"a": {"type": "string", "x-mcp-header": f"N{number}"}}}
         assert (f"Mcp-Param-N{number}".encode(), b"x") in outbound_fields(
-            "tools/call", call(a="x")["params"], None, schema
+            "tools/call", call(a="x")["params"], None, mirrors_of(schema)
         )
 
 
@@ -213,7 +213,7 @@ def test_schemas_that_are_no_more_used_do_not_pile_up_nor_stand_for_others() -> 
 def test_what_we_build_agrees() -> None:
     messages: list[Message] = [call(region="\u00e9", count=1), request("tools/list"), request("tasks/get", taskId="1")]
     for message in messages:
-        assert disagreement(fields_of(message, SCHEMA), message, SCHEMA) is None
+        assert disagreement(fields_of(message, SCHEMA), message, mirrors_of(SCHEMA)) is None
 
 
 def without(fields: list[tuple[bytes, bytes]], name: bytes) -> list[tuple[bytes, bytes]]:
@@ -230,7 +230,7 @@ def test_a_modern_request_must_have_every_field_once_and_right(name: bytes, chan
         fields.append((name, value))
     else:
         fields = without(fields, name) + ([(name, b"other")] if change == "wrong" else [])
-    told = disagreement(fields, message, SCHEMA)
+    told = disagreement(fields, message, mirrors_of(SCHEMA))
     assert told is not None
     assert name.decode() in told
     assert "other" not in told
@@ -244,25 +244,25 @@ def test_integers_are_compared_as_the_sdk_does(told: str, value: Any) -> None:
     message = call(count=value)
     fields = [*without(fields_of(message), b"mcp-param-count"), (b"mcp-param-count", told.encode("utf-8"))]
     theirs = inbound.validate_mcp_param_headers(SCHEMA, {"count": value}, {"mcp-param-count": told})
-    assert (disagreement(fields, message, SCHEMA) is None) == (theirs is None)
+    assert (disagreement(fields, message, mirrors_of(SCHEMA)) is None) == (theirs is None)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"region": None}, {"region": ["x"]}])
 def test_a_field_for_an_argument_that_is_not_there_is_refused(arguments: Message) -> None:
     message = call(**arguments)
-    assert disagreement([*fields_of(message), (b"mcp-param-region", b"eu")], message, SCHEMA) is not None
+    assert disagreement([*fields_of(message), (b"mcp-param-region", b"eu")], message, mirrors_of(SCHEMA)) is not None
 
 
 def test_fields_for_what_the_schema_does_not_annotate_are_nobodys_business() -> None:
     message = call(plain="x")
-    assert disagreement([*fields_of(message), (b"mcp-param-plain", b"other")], message, SCHEMA) is None
-    assert disagreement([*fields_of(message), (b"mcp-param-region", b"other")], message, None) is None
+    assert disagreement([*fields_of(message), (b"mcp-param-plain", b"other")], message, mirrors_of(SCHEMA)) is None
+    assert disagreement([*fields_of(message), (b"mcp-param-region", b"other")], message) is None
 
 
 def test_a_field_that_is_no_ascii_never_matches() -> None:
     message = request("tools/call", name="caf\u00e9")
     for raw in ("caf\u00e9".encode("latin-1"), "caf\u00e9".encode()):
-        assert disagreement([*without(fields_of(message), b"mcp-name"), (b"mcp-name", raw)], message, None) is not None
+        assert disagreement([*without(fields_of(message), b"mcp-name"), (b"mcp-name", raw)], message) is not None
 
 
 def test_a_legacy_message_needs_no_field_but_what_is_there_must_be_true() -> None:
@@ -272,31 +272,31 @@ def test_a_legacy_message_needs_no_field_but_what_is_there_must_be_true() -> Non
         "method": "tools/call",
         "params": {"name": "t", "arguments": {"region": "eu"}},
     }
-    assert disagreement([], message, SCHEMA) is None
-    assert disagreement([(b"mcp-protocol-version", b"2025-11-25")], message, SCHEMA) is None
+    assert disagreement([], message, mirrors_of(SCHEMA)) is None
+    assert disagreement([(b"mcp-protocol-version", b"2025-11-25")], message, mirrors_of(SCHEMA)) is None
     for field in [(b"mcp-method", b"tools/list"), (b"mcp-name", b"u"), (b"mcp-param-region", b"us")]:
-        assert disagreement([field], message, SCHEMA) is not None
+        assert disagreement([field], message, mirrors_of(SCHEMA)) is not None
 
 
 def test_tasks_may_leave_out_the_name_that_sdks_do_not_send() -> None:
     message = request("tasks/get", taskId="t1")
     fields = without(fields_of(message), b"mcp-name")
-    assert disagreement(fields, message, None) is None
-    assert disagreement([*fields, (b"mcp-name", b"t2")], message, None) is not None
+    assert disagreement(fields, message) is None
+    assert disagreement([*fields, (b"mcp-name", b"t2")], message) is not None
 
 
 @pytest.mark.parametrize(
     "message", [None, [], "x", {}, {"method": 1}, {"method": "a", "params": 1}, {"params": {"_meta": 1}}]
 )
 def test_what_is_no_request_is_refused_for_that_by_others(message: Any) -> None:
-    assert disagreement([], message, None) is None
+    assert disagreement([], message) is None
 
 
 def test_a_version_that_is_no_string_matches_no_field() -> None:
     message = request("tools/list")
     message["params"]["_meta"] = {"io.modelcontextprotocol/protocolVersion": 5}
-    assert disagreement([(b"mcp-protocol-version", b"5"), (b"mcp-method", b"tools/list")], message, None) is not None
-    assert disagreement([(b"mcp-method", b"tools/list")], message, None) is not None
+    assert disagreement([(b"mcp-protocol-version", b"5"), (b"mcp-method", b"tools/list")], message) is not None
+    assert disagreement([(b"mcp-method", b"tools/list")], message) is not None
 
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
