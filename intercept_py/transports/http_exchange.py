@@ -61,13 +61,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "_lost",
         "_modern",
         "_opening",
         "_quiet",
         "_reply",
         "_waiting",
         "endless",
+        "lost",
         "over",
         "request",
         "stream",
@@ -85,14 +85,10 @@ class Exchange:
         self._waiting = waiting
         self._modern = modern
         self._reply = reply
-        self._lost: Callable[[Exchange], None] | None = None
+        self.lost: Callable[[Exchange], None] | None = None
         self._opening: Callable[[bytes], Fields] | None = None
         self._quiet = False
         reply.lost = self._gone
-
-    def watch(self, lost: Callable[[Exchange], None]) -> None:
-        """Call this if the client goes away before the end."""
-        self._lost = lost
 
     def begin_with(self, opening: Callable[[bytes], Fields]) -> None:
         """Ask this for more fields when the answer begins; it is told the first message, which may be empty."""
@@ -189,7 +185,7 @@ class Exchange:
     def _gone(self) -> None:
         if not self.over:
             self._close()
-            lost, self._lost = self._lost, None
+            lost, self.lost = self.lost, None
             if lost is not None:
                 lost(self)
 

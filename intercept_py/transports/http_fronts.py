@@ -53,7 +53,7 @@ class OnePost:
         self._exchange = exchange
         self._over = over
         self._conversation: Conversation | None = None
-        exchange.watch(self._lost)
+        exchange.lost = self._lost
 
     def send(self, conversation: Conversation, message: Incoming | ProtocolError) -> None:
         """Hand the message on. What is no request is answered by this at once."""
@@ -146,7 +146,7 @@ class HttpSession:
         if request is not None and request not in self._posts:  # else it is going to be refused
             self._posts[request] = exchange
             self.idle_since = None
-        exchange.watch(self._lost)
+        exchange.lost = self._lost
         self._handing = exchange
         try:
             conversation.from_client(message)
@@ -167,7 +167,7 @@ class HttpSession:
         exchange.stream = self._last_stream
         self._listeners[exchange.stream] = exchange
         self.idle_since = None
-        exchange.watch(self._lost)
+        exchange.lost = self._lost
         exchange.begin_with(lambda _: ())  # the server is asked first
         self.conversation.listen(exchange.stream, last_event_id)
         return True

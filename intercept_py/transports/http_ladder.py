@@ -80,23 +80,21 @@ def read_post(head: Head, body: bytes, mirrors_of: Callable[[str], tuple[Mirror,
     version = http_fields.version_of(params)
     modern = head.modern or version is not None
     name = params.get("name")
-    mirrors = mirrors_of(name) if method == "tools/call" and type(name) is str else ()
     refusal = _refusal(head, value, params, request) if modern else None
-    # The fields of calls that differ in nothing but their arguments, with the same head, agree once for all.
-    same = (name, version, "id" in value) if _is_plain(method, name, version) and not mirrors else None
+    mirrors: tuple[Mirror, ...] = ()
+    same: tuple[str, str, bool] | None = None
+    if method == "tools/call" and type(name) is str:
+        mirrors = mirrors_of(name)
+        if not mirrors and type(version) is str:
+            # Calls that differ in nothing but arguments that no field repeats, with the same head, agree once for all.
+            same = (name, version, "id" in value)
     if refusal is None and same not in head.agreed:
-        refusal = _disagreement(head, value, mirrors)
-        if refusal is None and same is not None and len(head.agreed) < _MOST_AGREED:
-            head.agreed.add(same)
-    refusal = refusal or (_removed(value) if modern else None)
+        refusal = _disagreement(head, value, mirrors, same)
+    if modern and refusal is None and type(method) is str and method in _REMOVED:
+        refusal = problem(404, "Method not found", code=_METHOD_NOT_FOUND, request_id=request, data=method)
     if refusal is not None:
         return refusal
     return Post(message, modern, request, method if type(method) is str else None)
-
-
-def _is_plain(method: Json, name: Json, version: Json) -> bool:
-    """Whether it is a call whose fields repeat its method, name and version, and nothing else but arguments."""
-    return method == "tools/call" and type(name) is str and type(version) is str
 
 
 def unsound(exc: ProtocolError) -> Answer:
@@ -131,14 +129,13 @@ def _notification(head: Head) -> Answer:
     return problem(400, "unsupported protocol version", code=_UNSUPPORTED_VERSION, data=data)
 
 
-def _disagreement(head: Head, value: JsonObject, mirrors: tuple[Mirror, ...]) -> Answer | None:
+def _disagreement(
+    head: Head, value: JsonObject, mirrors: tuple[Mirror, ...], same: tuple[str, str, bool] | None
+) -> Answer | None:
+    """What head and body say differently. That they agree is kept for `same` calls."""
     why = http_fields.disagreement(head.mcp, value, mirrors)
-    if why is None:
-        return None
-    return problem(400, why, code=_HEADER_MISMATCH, request_id=_request_id(value))
-
-
-def _removed(value: JsonObject) -> Answer | None:
-    if value["method"] not in _REMOVED:
-        return None
-    return problem(404, "Method not found", code=_METHOD_NOT_FOUND, request_id=value["id"], data=value["method"])
+    if why is not None:
+        return problem(400, why, code=_HEADER_MISMATCH, request_id=_request_id(value))
+    if same is not None and len(head.agreed) < _MOST_AGREED:
+        head.agreed.add(same)
+    return None

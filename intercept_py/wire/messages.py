@@ -140,12 +140,13 @@ def _check(line: bytes, value: Json, large: bool) -> Incoming:
         raise ProtocolError(INVALID_REQUEST, f"message is {what}: send one JSON-RPC object per line")
     if frozenset(value) not in _SHAPES or value["jsonrpc"] != "2.0":
         raise ProtocolError(INVALID_REQUEST, "message is no JSON-RPC 2.0 request, notification or response")
-    if "id" in value:
-        _check_id(value["id"])
+    if "id" in value and not is_id(value["id"]):
+        raise ProtocolError(INVALID_REQUEST, _BAD_ID)
     method = value.get("method")
     if method is None and "method" not in value:
         return Incoming(value, value["id"], None, {}, False, line)
-    _check_method(method)
+    if not is_method(method):
+        raise ProtocolError(INVALID_REQUEST, "`method` must be a printable string, and no look-alike of `tools/call`")
     params = value.get("params", {})
     if type(params) is not dict:
         raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
@@ -153,8 +154,7 @@ def _check(line: bytes, value: Json, large: bool) -> Incoming:
     meta = params.get("_meta", {})
     if type(meta) is not dict:
         raise ProtocolError(INVALID_PARAMS, "`params._meta` must be an object")
-    if meta:
-        _refuse_look_alikes(meta, _META)
+    _refuse_look_alikes(meta, _META)
     if method == "tools/call":
         _check_call(value, params, large)
     return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta, line)
@@ -169,24 +169,18 @@ def is_id(request_id: Json) -> bool:
 
 def is_method(method: Json) -> bool:
     """A printable string of bounded length that nobody could take for `tools/call` if it is not (bounds: ours)."""
-    if type(method) is not str or not 0 < len(method) <= _MAX_METHOD_LENGTH or not method.isprintable():
+    if type(method) is not str:
         return False
-    return method == "tools/call" or codec.fold(method).strip() != "tools/call"
+    if method in KNOWN_METHODS:
+        return True
+    bounded = 0 < len(method) <= _MAX_METHOD_LENGTH and method.isprintable()
+    return bounded and codec.fold(method).strip() != "tools/call"
 
 
-def _check_id(request_id: Json) -> None:
-    if not is_id(request_id):
-        text = f"`id` must be an integer within ±(2^53-1) or a string of at most {_MAX_ID_LENGTH} characters"
-        raise ProtocolError(INVALID_REQUEST, text)
-
-
-def _check_method(method: Json) -> None:
-    if not (type(method) is str and method in KNOWN_METHODS) and not is_method(method):
-        raise ProtocolError(INVALID_REQUEST, "`method` must be a printable string, and no look-alike of `tools/call`")
-
-
+_BAD_ID = f"`id` must be an integer within ±(2^53-1) or a string of at most {_MAX_ID_LENGTH} characters"
 _PARAMS = {name: codec.fold(name) for name in ("name", "arguments", "_meta", "requestId", "cursor", "uri")}
-_META = {name: codec.fold(name) for name in (PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY)}
+_ENVELOPE = tuple(f"{_META_PREFIX}{name}" for name in ("clientCapabilities", "clientInfo", "logLevel"))
+_META = {name: codec.fold(name) for name in (PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, "progressToken", *_ENVELOPE)}
 
 
 def _refuse_look_alikes(members: JsonObject, read: dict[str, str]) -> None:
