@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -231,58 +231,6 @@ async def test_a_head_that_agreed_with_one_call_does_not_agree_with_another(tmp_
         answer = await post(where, version, headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
         assert where.upstream.methods().count("tools/call") == 4
-
-
-def _spoilt(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A message in all its variants in which one member has another type, or is missing."""
-    values: list[Any] = [None, True, 7, 1.5, "", "x", [], [[]], {}, {"a": []}]
-    places: list[tuple[str, ...]] = [(key,) for key in told]
-    places += [("params", key) for key in told["params"]]
-    places += [("params", "_meta", key) for key in told["params"].get("_meta", {})]
-    for *way, last in places:
-        for value in [*values, _MISSING]:
-            made = json.loads(json.dumps(told))
-            within = made
-            for key in way:
-                within = within[key]
-            if value is _MISSING:
-                del within[last]
-            else:
-                within[last] = value
-            yield made
-
-
-_MISSING = object()
-
-
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-@pytest.mark.parametrize(
-    "told",
-    [
-        lambda modern: call("echo", modern=modern),
-        lambda modern: message("tools/list", modern=modern),
-        lambda modern: message(
-            "initialize", modern=modern, protocolVersion="2025-11-25", capabilities={}, clientInfo={}
-        ),
-        lambda modern: message("notifications/cancelled", None, modern=modern, requestId=1),
-        lambda modern: message("subscriptions/listen", modern=modern, notifications={"toolsListChanged": True}),
-        lambda modern: message("tasks/get", modern=modern, taskId="t"),
-    ],
-    ids=["call", "list", "initialize", "cancelled", "listen", "task"],
-)
-async def test_no_member_of_another_type_is_a_fault_of_ours(
-    tmp_path: Path, told: Callable[[bool], dict[str, Any]], era: str
-) -> None:
-    right = told(era == "modern")
-    async with front(tmp_path, upstream=Scripted(one_stream=False, session=False)) as where:
-        where.upstream.tools["echo"] = lambda link, one: link.answer(one.ticket or 0)
-        for headers in (modern_headers(right) if era == "modern" else JSON, JSON, JSON | MODERN):
-            for wrong in _spoilt(right):
-                body = json.dumps(wrong).encode()
-                fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
-                heard = await talk(where.port, head.encode() + body, until=b"\r\n\r\n")
-                assert heard.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4")), (wrong, heard)
 
 
 @pytest.mark.parametrize(
