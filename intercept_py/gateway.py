@@ -231,7 +231,7 @@ class Mount:
     def mirrors_of(self, name: str, caller: Caller) -> tuple[Mirror, ...]:
         """The arguments of a tool that header fields repeat, as far as conversations without a session know it.
 
-        None for what is hidden from this caller: nobody shall be able to tell it from what does not exist.
+        None of what is hidden from this caller: nobody shall be able to tell it from what does not exist.
         """
         mirrors = mirrors_in(self._known, name)
         return () if mirrors and pdp.hidden_from(self._policy, name, caller) else mirrors

@@ -161,9 +161,11 @@ def test_a_call_without_an_id_is_refused() -> None:
         call().replace(b'"tools/call"', b'"tools\\u0000/call"'),
         request(1, "tools/call").replace(b"{}", b"null"),
         request(1, "tools/call").replace(b"{}", b'{"name":"a","_meta":null}'),
-        request(1, "tools/call").replace(
-            b"{}", b'{"name":"a","_meta":{"IO.modelcontextprotocol/protocolVersion":"x"}}'
-        ),
+        request(1, "tools/call", name="a", _meta={"IO.modelcontextprotocol/protocolVersion": "x"}),
+        request(1, "tools/call", name="a", _meta={"io.modelcontextprotocol/ClientCapabilities": {}}),
+        request(1, "tools/call", name="a", _meta={"io.modelcontextprotocol/clientinfo": {}}),
+        request(1, "tools/call", name="a", _meta={"io.modelcontextprotocol/loglevel": "debug"}),
+        request(1, "tools/call", name="a", _meta={"progressToken": 1, "ProgressToken": 2}),
         b'"tools/call"',
         b"null",
     ],
@@ -173,6 +175,14 @@ def test_what_is_not_understood_is_refused_with_one_error_and_never_forwarded(da
     assert not any(isinstance(command, Judge | ToUpstream) for command in commands)
     (reply,) = sent_to(ToClient, commands)
     assert "\n" not in reply["error"]["message"]
+
+
+def test_what_clients_say_of_themselves_and_others_add_is_no_look_alike() -> None:
+    prefix = "io.modelcontextprotocol/"
+    meta: Message = {f"{prefix}{name}": {} for name in ("clientCapabilities", "clientInfo", "logLevel")}
+    meta |= {f"{prefix}protocolVersion": "2026-07-28", "progressToken": 1, "traceparent": "", "com.example/Trace": 1}
+    (command,) = Relay().from_client(request(1, "tools/call", name="a", _meta=meta))
+    assert isinstance(command, Judge)
 
 
 def test_a_refused_request_is_answered_under_its_own_id() -> None:
