@@ -115,6 +115,7 @@ Step = Callable[[Link, ToUpstream], None]
 class Scripted:
     """A server in this process. Tools: `echo` answers with its arguments, `hold` not at all, others as in `tools`.
 
+    `listed` is what `tools/list` answers; None: that it does not know this method.
     Answers come from the event loop, not from within `send`. `session`: whether it keeps sessions.
     """
 
@@ -126,6 +127,7 @@ class Scripted:
         self.links: list[Link] = []
         self._mint = count(1).__next__
         self.tools: dict[str, Step] = {}
+        self.listed: list[Any] | None = None
         self.act: Callable[[Link, ToUpstream], None] = self._do
         self.on_listen: Callable[[Link, int], None] = lambda link, stream: link.receiver.opened(stream)
         self._news = News()
@@ -155,6 +157,8 @@ class Scripted:
             return
         if one.method == "initialize":
             link.answer(one.ticket, {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}})
+        elif one.method == "tools/list" and self.listed is not None:
+            link.answer(one.ticket, {"tools": self.listed})
         elif one.method == "tools/call" and one.params["name"] in self.tools:
             self.tools[one.params["name"]](link, one)
         elif one.method == "tools/call" and one.params["name"] != "hold":
@@ -238,6 +242,7 @@ async def front(
     settings: Settings | None = None,
     *,
     guarded: bool = False,
+    policy: str = POLICY,
     documents: dict[str, Document] | None = None,
     **bounds: Any,
 ) -> AsyncIterator[Front]:
@@ -247,7 +252,7 @@ async def front(
     audit = AuditLog.open(str(folder / "audit.jsonl"))
     mount = Guarded(
         "it",
-        loader.load(POLICY.encode(), "p"),
+        loader.load(policy.encode(), "p"),
         None,
         state.open_state("memory://"),
         audit,

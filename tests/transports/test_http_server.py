@@ -233,6 +233,34 @@ async def test_a_head_that_agreed_with_one_call_does_not_agree_with_another(tmp_
         assert where.upstream.methods().count("tools/call") == 4
 
 
+NOT_THE_MOON = """version: "1"
+default: allow
+tools: {start: {rules: [{conditions: [{path: args.region, op: neq, value: moon}]}]}}
+"""
+REGION = {"type": "string", "x-mcp-header": "Region"}
+
+
+async def test_the_head_of_a_call_agrees_with_the_arguments_that_its_tool_has_it_repeat(
+    tmp_path: Path, runner: str
+) -> None:
+    upstream = Scripted()
+    upstream.listed = [{"name": "start", "inputSchema": {"type": "object", "properties": {"region": REGION}}}]
+    async with front(tmp_path, runner, upstream, policy=NOT_THE_MOON) as where:
+
+        async def start(region: str, **headers: str) -> tuple[int, int | None]:
+            told = call("start", modern=True, region=region)
+            answer = await post(where, told, modern_headers(told) | headers)
+            return answer.status_code, answer.json().get("error", {}).get("code")
+
+        # As long as nobody knows its tools, nobody knows what is repeated; this call has them listed.
+        assert await start("eu") == (200, None)
+        for _ in range(4):  # what was read out of a head is kept
+            assert await start("eu", **{"Mcp-Param-Region": "eu"}) == (200, None)
+        assert await start("us", **{"Mcp-Param-Region": "eu"}) == (400, -32020)
+        assert await start("eu") == (400, -32020)
+        assert upstream.methods().count("tools/call") == 5
+
+
 @pytest.mark.parametrize(
     "body", [b'{"id":1', b"[]", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"initialize"}', b'{"id":{}}']
 )
