@@ -126,7 +126,7 @@ class Mount:
         self._mint_decision: Callable[[], str] = lambda: f"{run}-{next(number)}"
         self._commits = Commits(audit)
         self._main = self._enforcer(Caller())
-        self._group = Group(self._main, log, lambda commit: asyncio.get_running_loop().call_soon(commit))
+        self._group = Group(self._main, log, self._soon)
         self._open: WeakSet[_Open] = WeakSet()
 
     # ---- who calls
@@ -277,10 +277,21 @@ class Mount:
     def _news(self, conversation: Conversation) -> None:
         """All that can wait comes when the event loop has been through what it read."""
         if not self._fresh:
-            if self._wakeful is None:
-                self._wakeful = Wakeful()
-            self._wakeful.loop.call_soon(self._after_news, self._wakeful)
+            wakeful = self._wakeful or self._wake()
+            wakeful.loop.call_soon(self._after_news, wakeful)
         self._fresh.add(conversation)
+
+    def _soon(self, commit: Callable[[], None]) -> None:
+        """What comes while nothing else does is recorded at once; else all that the event loop has read together."""
+        wakeful = self._wakeful or self._wake()
+        if wakeful.quiet and not self._fresh:
+            commit()
+        else:
+            wakeful.loop.call_soon(commit)
+
+    def _wake(self) -> Wakeful:
+        self._wakeful = Wakeful()
+        return self._wakeful
 
     def _after_news(self, wakeful: Wakeful) -> None:
         fresh, self._fresh = self._fresh, set()

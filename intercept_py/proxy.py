@@ -42,7 +42,7 @@ _OURS = frozenset({"audit_unavailable", "state_error", "internal_error"})
 class Group:
     """Sessions that share counters and a log, and whose calls are recorded together: one write for all of a moment.
 
-    `later` calls what it is given, soon.
+    `later` calls what it is given, soon or at once.
     """
 
     def __init__(self, enforcer: Enforcer, log: Log, later: Callable[[Callable[[], None]], object]) -> None:
@@ -54,10 +54,11 @@ class Group:
 
     def join(self, session: Session) -> None:
         """Something was judged and waits for a commit."""
-        if not self._members:
+        first = not self._members
+        self._members[session] = None
+        if first:
             self._mark = self._enforcer.commits.mark
             self._later(self.commit)
-        self._members[session] = None
 
     def commit(self) -> None:
         """Record all that was judged, and carry it out."""

@@ -282,25 +282,40 @@ async def test_what_headers_repeat_is_known_once_a_call_needed_the_tools_but_of_
         assert mount.mirrors_of("no_such_tool", Caller()) == ()
 
 
-async def test_calls_of_a_moment_are_recorded_with_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stir(mount: Mount) -> None:
+    """Something goes on from now: what is judged next is recorded together with what follows it."""
+    mount.converse(Client(), Caller(), session=False).from_client(call("release"))
+
+
+async def test_a_call_that_comes_alone_is_recorded_at_once_and_those_of_a_moment_with_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with mounted(tmp_path) as mount:
         await ask(mount, call("release"))
+        await asyncio.sleep(0.1)
         writes: list[int] = []
         flush = AuditLog.flush
 
         def counted(log: AuditLog) -> None:
-            if log._waiting:
-                writes.append(len(log._waiting))
+            if log._waiting.lines:
+                writes.append(len(log._waiting.lines))
             flush(log)
 
         monkeypatch.setattr(AuditLog, "flush", counted)
         clients = [Client() for _ in range(10)]
         for client in clients:
             mount.converse(client, Caller(), session=False).from_client(call("release"))
-        assert writes == []
+        assert writes == [1]
         answers = [await client.answer() for client in clients]
         assert all(text_of(answer) == "0" for answer in answers)
-        assert writes[0] >= len(clients)
+        assert writes[1] >= len(clients) - 1
+        await asyncio.sleep(0.1)
+        assert mount._wakeful is not None
+        mount._wakeful()  # as it is while messages come one after the other
+        before = len(writes)
+        mount.converse(last := Client(), Caller(), session=False).from_client(call("release"))
+        assert len(writes) == before
+        assert text_of(await last.answer()) == "0"
 
 
 async def test_none_of_the_calls_of_a_moment_goes_on_if_they_cannot_be_recorded(
@@ -324,6 +339,7 @@ async def test_somebody_elses_failed_write_is_not_taken_for_a_good_one(
 ) -> None:
     async with mounted(tmp_path) as mount:
         await ask(mount, call("release"))
+        stir(mount)
         client = Client()
         mount.converse(client, Caller(), session=False).from_client(call("echo", text="x"))
         with monkeypatch.context() as patch:
@@ -500,6 +516,7 @@ async def test_a_failure_of_the_past_does_not_explain_away_a_record_that_is_miss
     async with mounted(tmp_path) as mount:
         await ask(mount, call("release"))
         mount._commits.problem = Finding("state_unavailable", "the store was away, long ago")
+        stir(mount)
         client = Client()
         mount.converse(client, Caller(), session=False).from_client(call("release"))
         with monkeypatch.context() as patch:
@@ -516,6 +533,7 @@ async def test_sessions_with_the_same_tickets_keep_their_own_verdicts(
     async with mounted(tmp_path, policy) as mount:
         alice, bob = Client(), Client()
         first, second = (mount.converse(client, Caller(), session=True) for client in (alice, bob))
+        stir(mount)
         with monkeypatch.context() as patch:
             patch.setattr(mount._state, "commit", away)
             first.from_client(call("echo", modern=False, text="counted"))

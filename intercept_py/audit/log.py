@@ -2,7 +2,8 @@
 
 Beside `FILE` lies `FILE.head`, the number and hash of the last record, written after each flush: it shows when records
 are cut off the end. Several processes may write one file: a flush holds an exclusive lock and goes on from whatever
-record is last by then, so records are sealed when they are flushed. Opening and rotation hold a lock on the directory.
+record is last by then, so that records which were sealed behind another one are sealed anew. Opening and rotation hold
+a lock on the directory.
 
 Below: `chain`, `record`. Above: the enforcer, which turns every `AuditError` into a denial.
 """
@@ -48,8 +49,8 @@ class AuditLog:
         self._clock = clock
         self._patience = patience
         self.losses = 0  # of what was waiting, because it could not be written
-        self._waiting: list[bytes] = []
         self._file: _File | None = None
+        self._waiting = _Waiting(_EMPTY)
         self._looked = 0.0
 
     @classmethod
@@ -62,6 +63,7 @@ class AuditLog:
         try:
             make_directory(os.path.dirname(log.path))
             log._file = log._attach(None)
+            log._waiting = _Waiting(log._file.last)
         except OSError as exc:
             raise AuditError(f"cannot open audit file `{log.path}`: {explain(exc)}") from exc
         return log
@@ -70,13 +72,13 @@ class AuditLog:
         """Take an encoded record. It is in the file after the next `flush`."""
         if self._file is None:
             raise AuditError(f"audit file `{self.path}` is closed")
-        self._waiting.append(record)
+        self._waiting.add(record)
 
     def flush(self) -> None:
         """Write what is waiting: all of it is in the file afterwards, or (`AuditError`) none of it."""
-        if not self._waiting or self._file is None:
+        waiting = self._waiting
+        if not waiting.lines or self._file is None:
             return
-        waiting, self._waiting = self._waiting, []
         self.losses += 1
         try:
             now = self._clock()
@@ -91,6 +93,8 @@ class AuditLog:
                 fcntl.flock(self._file.fd, fcntl.LOCK_UN)
         except OSError as exc:
             raise AuditError(f"cannot write audit file `{self.path}`: {explain(exc)}") from exc
+        finally:
+            self._waiting = _Waiting(self._file.last)
         self.losses -= 1
 
     def close(self) -> None:
@@ -138,6 +142,25 @@ class AuditLog:
             return file
 
 
+class _Waiting:
+    """Records that are to follow `since`, and their lines, the last of which has the number `seq` and this `digest`."""
+
+    __slots__ = ("bodies", "digest", "lines", "seq", "since")
+
+    def __init__(self, since: Head) -> None:
+        self.since = since
+        self.seq, self.digest = since.seq, since.hash
+        self.bodies: list[bytes] = []
+        self.lines: list[bytes] = []
+
+    def add(self, body: bytes) -> None:
+        """Seal an encoded record."""
+        self.seq += 1
+        line, self.digest = chain.link(body, self.seq, self.digest)
+        self.bodies.append(body)
+        self.lines.append(line)
+
+
 class _File:
     """The open file and its head file. All but `is_at` and `close` is called with the file locked.
 
@@ -172,7 +195,7 @@ class _File:
         if before is not None and before.seq:
             self.owed.append(rotated_record(timestamp(self.clock()), before))
         if self.owed:
-            self.write([])
+            self.write(_Waiting(self.last))
 
     def catch_up(self) -> None:
         """Go on from what other processes wrote since."""
@@ -199,23 +222,21 @@ class _File:
             self.lost = lost
             self.owed.append(recovered_record(timestamp(self.clock()), torn, saved, lost))
 
-    def write(self, bodies: list[bytes]) -> None:
-        """Append encoded records, and then the head. If that fails the file is as it was before."""
-        seq, digest = self.last.seq, self.last.hash
-        lines = []
-        for body in self.owed + bodies if self.owed else bodies:
-            seq += 1
-            line, digest = chain.link(body, seq, digest)
-            lines.append(line)
-        data = b"".join(lines)
+    def write(self, waiting: _Waiting) -> None:
+        """Append records, and then the head. If that fails the file is as it was before."""
+        if self.owed or waiting.since is not self.last:
+            bodies, waiting = self.owed + waiting.bodies, _Waiting(self.last)
+            for body in bodies:
+                waiting.add(body)
+        data = b"".join(waiting.lines)
         try:
             _write_all(self.fd, data)
-            _write_head(self.head_fd, seq, digest)
+            _write_head(self.head_fd, waiting.seq, waiting.digest)
         except BaseException:
             self._undo()
             raise
         self.size += len(data)
-        self.last = Head(seq, digest)
+        self.last = Head(waiting.seq, waiting.digest)
         self.owed.clear()
 
     def _undo(self) -> None:
