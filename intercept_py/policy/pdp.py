@@ -209,25 +209,24 @@ def _gate(policy: Policy, plan: Plan, call: ToolCall) -> Finding | None:
         return Finding("unlisted", _unlisted_reason(policy, call))
     if matched.needs_tool and (problem := _listing_problem(policy, plan, call)) is not None:
         return problem
-    declared = None
-    if tool is not None and tool.schema is not None:
-        declared = _names(tool.schema)
-        contradiction = _types(tool.schema)(_typed(call.arguments, matched, declared))
+    schema, arguments = None if tool is None else tool.schema, call.arguments
+    if schema is not None:
+        typed = _typed(arguments, matched, schema) if None in arguments.values() else arguments
+        contradiction = _types(schema)(typed)
         if contradiction is not None:
             return Finding("argument_type", contradiction)
-    if call.arguments.keys() <= matched.reads and not plan.nested:
+    if arguments.keys() <= matched.reads and not plan.nested:
         return None
+    declared = None if schema is None else _names(schema)
     return _look_alike(matched, declared, call.arguments) or _nested_look_alike(plan, call.arguments)
 
 
-def _typed(arguments: JsonObject, matched: Matched, declared: Declared) -> JsonObject:
+def _typed(arguments: JsonObject, matched: Matched, schema: JsonObject) -> JsonObject:
     """The arguments whose types matter: many clients send null for what they could leave out.
 
     Only where no rule reads it, so that there is none to be dodged.
     """
-    if None not in arguments.values():
-        return arguments
-    matters = matched.reads | set(declared.required)
+    matters = matched.reads | set(_names(schema).required)
     return {name: value for name, value in arguments.items() if value is not None or name in matters}
 
 

@@ -59,7 +59,7 @@ class Endpoint:
             reply.whole(answer)
 
     def _post(self, head: Head, caller: Caller, body: bytes, reply: Reply) -> Answer | None:
-        post = read_post(head, body, lambda name: self.gateway.mirrors_of(name, caller))
+        post = read_post(head, body, caller, self.gateway.mirrors_of)
         if isinstance(post, Answer):
             return post
         exchange = Exchange(reply, self._waiting, modern=post.modern, request=post.request)

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from intercept_py.errors import ProtocolError
-from intercept_py.model import Json, JsonObject, RequestId
+from intercept_py.model import Caller, Json, JsonObject, RequestId
 from intercept_py.transports.http_guard import Head
 from intercept_py.transports.http_messages import Answer, empty, problem
 from intercept_py.wire import http_fields, messages
@@ -50,10 +50,12 @@ class Post(msgspec.Struct, frozen=True):
     method: str | None
 
 
-def read_post(head: Head, body: bytes, mirrors_of: Callable[[str], tuple[Mirror, ...]]) -> Post | Answer:
+def read_post(
+    head: Head, body: bytes, caller: Caller, mirrors_of: Callable[[str, Caller], tuple[Mirror, ...]]
+) -> Post | Answer:
     """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge.
 
-    `mirrors_of` knows which arguments of a tool the head repeats.
+    `mirrors_of` knows which arguments of a tool the head repeats, as far as this caller may know the tool.
     """
     if not (head.json and head.events):
         return problem(406, "the client must accept both application/json and text/event-stream")
@@ -84,7 +86,7 @@ def read_post(head: Head, body: bytes, mirrors_of: Callable[[str], tuple[Mirror,
     mirrors: tuple[Mirror, ...] = ()
     same: tuple[str, str, bool] | None = None
     if method == "tools/call" and type(name) is str:
-        mirrors = mirrors_of(name)
+        mirrors = mirrors_of(name, caller)
         if not mirrors and type(version) is str:
             # Calls that differ in nothing but arguments that no field repeats, with the same head, agree once for all.
             same = (name, version, "id" in value)

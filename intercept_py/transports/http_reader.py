@@ -110,7 +110,7 @@ class RequestReader:
         while data and self.refusal is None:
             between = self.request is None and not self._received and not self._last
             data = self._take(data) if between else self._parse(data)
-        if self._too_much():
+        if self._received and self._too_much():
             self.refuse(_HEAD_TOO_LONG)
 
     def refuse(self, answer: Answer) -> None:

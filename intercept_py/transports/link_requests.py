@@ -91,16 +91,18 @@ class Post(Asking):
             self._stopped("the server ended its event stream without the answer")
             return
         line = one_line(b"".join(self._parts))
-        is_answer = id_answered(line) == self.stream
-        if self.status >= 300 and (not is_answer or self.status in _CREDENTIALS):
+        if self.status >= 300 and (self.status in _CREDENTIALS or not self._answers(line)):
             self._refused(line)
             return
-        if is_answer and self._begins:
+        if self._begins:
             self._look(line)
         self._close()
         self._owner.receiver.from_upstream([line], self.stream)
-        if not is_answer:
+        if not self._answers(line):
             self._failed("what the server answered is no answer to the request")
+
+    def _answers(self, line: bytes) -> bool:
+        return id_answered(line) == self.stream
 
     def _refused(self, body: bytes) -> None:
         self.leave()

@@ -58,9 +58,11 @@ class Envelope(msgspec.Struct):
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 16
 """No integer with fewer digits lies beyond ±(2^53-1)."""
+_STRANGE = b"\\\x7f" + bytes(range(0x80, 0x100))
+_KINDS = bytes.maketrans(b"123456789[" + _STRANGE, b"000000000{" + b"\\" * len(_STRANGE))
+"""One byte for all of a kind that `_is_plain` looks for: digits, what opens a node, what may be in a bad key."""
 _BACKSLASH, _DELETE = b"\\\x7f"  # as integers: before it looks for bytes in bytes, CPython makes and drops a TypeError
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
@@ -98,13 +100,8 @@ def decode_call(line: bytes) -> tuple[Json, bool]:
 
 def _is_plain(line: bytes) -> bool:
     """Whether a line that its value encodes to, which has no duplicate keys therefore, has nothing else to look for."""
-    return (
-        line.isascii()
-        and _BACKSLASH not in line
-        and _DELETE not in line
-        and line.count(b"{") + line.count(b"[") <= MAX_DEPTH
-        and line.translate(_DIGITS).find(_MANY_DIGITS) < 0
-    )
+    kinds = line.translate(_KINDS)
+    return _BACKSLASH not in kinds and kinds.count(b"{") <= MAX_DEPTH and kinds.find(_MANY_DIGITS) < 0
 
 
 def _why(exc: Exception) -> str:

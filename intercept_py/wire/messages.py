@@ -150,11 +150,12 @@ def _check(line: bytes, value: Json, large: bool) -> Incoming:
     params = value.get("params", {})
     if type(params) is not dict:
         raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
-    _refuse_look_alikes(params, _PARAMS)
     meta = params.get("_meta", {})
     if type(meta) is not dict:
         raise ProtocolError(INVALID_PARAMS, "`params._meta` must be an object")
-    _refuse_look_alikes(meta, _META)
+    if not (params.keys() <= _PARAMS.keys() and meta.keys() <= _META.keys()):
+        _refuse_look_alikes(params, _PARAMS)
+        _refuse_look_alikes(meta, _META)
     if method == "tools/call":
         _check_call(value, params, large)
     return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta, line)
@@ -185,8 +186,6 @@ _META = {name: codec.fold(name) for name in (PROTOCOL_VERSION_KEY, SUBSCRIPTION_
 
 def _refuse_look_alikes(members: JsonObject, read: dict[str, str]) -> None:
     """Refuse `Name` beside or instead of `name`: a parser that ignores case would read what was not judged."""
-    if members.keys() <= read.keys():
-        return
     for key in members:
         if key not in read and codec.fold(key) in read.values():
             raise ProtocolError(INVALID_PARAMS, "a key of `params` is spelled almost like one that is read")
