@@ -58,8 +58,8 @@ _LONGEST_EXAMINED = 1024 * 1024
 class Verdict(msgspec.Struct, frozen=True):
     """What becomes of one judged message: `denial` None lets it go on.
 
-    The rest is for its end: `since` on the timer, what its outcome record repeats and looks for, what a refund needs;
-    and `charges` for the case that they come to nothing.
+    The rest is for its end: `since` when it is judged (on the timer), what its outcome record repeats and looks for,
+    what a refund needs; and `charges` for the case that they come to nothing.
     """
 
     ticket: int
@@ -193,7 +193,7 @@ class Enforcer:
         method = str(message.method)
         receipt: Receipt | None = None
         call: ToolCall | None = None
-        since = 0.0 if self._watch is None else self._watch.now()
+        since = self._timer()
         try:
             if method == "tools/call":
                 call = ToolCall(message.params["name"], message.params.get("arguments", {}), caller, tool)
@@ -213,7 +213,7 @@ class Enforcer:
                 judge.ticket,
                 decision_id,
                 None,
-                self._timer(),
+                since,
                 decision.audit,
                 receipt,
                 decision.failure,

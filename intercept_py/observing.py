@@ -118,10 +118,6 @@ class Watch:
         self._open: dict[int, object] = {}
         self._lists: set[int] = set()  # which of them are `tools/list`
 
-    def now(self) -> float:
-        """The time, to say since when something is judged."""
-        return self._timer()
-
     def judged(
         self, judge: Judge, call: ToolCall | None, caller: Caller, decision_id: str, decision: Decision, since: float
     ) -> None:

@@ -62,19 +62,19 @@ class Asking(Request):
     `tries`: how often in a row it has been resumed in vain.
     """
 
+    is_answered = False
+    last_id: str | None = None
+    retry: int | None = None
+    status = 0
     tries = 0
+    _events: EventReader | None = None
+    _linger: asyncio.TimerHandle | None = None
 
     def __init__(self, owner: Owner, stream: int, size: int = 0) -> None:
         self.stream = stream
         self.size = size
-        self.is_answered = False
-        self.last_id: str | None = None
-        self.retry: int | None = None
-        self.status = 0
         self._owner = owner
         self._limit = owner.limit
-        self._events: EventReader | None = None
-        self._linger: asyncio.TimerHandle | None = None
 
     @property
     def streaming(self) -> bool:
