@@ -370,3 +370,14 @@ def test_a_result_is_judged_by_the_policy_that_judged_its_call(tmp_path: Path) -
     for request, expected in zip(talk.calls(), ("tool_error", "ok"), strict=True):
         talk.answer(request, NOT_FOUND)
         assert outcome_of(talk)["outcome"] == expected
+
+
+def test_records_say_when_the_bytes_came_that_caused_them(tmp_path: Path) -> None:
+    talk = Conversation("default: allow", tmp_path)
+    talk.say(call(1), call(2))
+    talk.say(call(3))
+    for request in talk.calls():
+        talk.answer(request)
+    talk.session.rest()
+    first, second, third, *ends = [record["ts"] for record in talk.records()]
+    assert first == second < third < ends[0] < ends[1] < ends[2]

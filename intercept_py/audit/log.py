@@ -63,7 +63,6 @@ class AuditLog:
         try:
             make_directory(os.path.dirname(log.path))
             log._file = log._attach(None)
-            log._waiting = _Waiting(log._file.last)
         except OSError as exc:
             raise AuditError(f"cannot open audit file `{log.path}`: {explain(exc)}") from exc
         return log

@@ -125,6 +125,7 @@ def test_a_damaged_message_is_refused_or_read_as_a_strict_parser_reads_it(value:
         (b'{"a\\n":1}', -32600),
         (b'{"a\\u0085":1}', -32600),
         (b'{"a\x7f":1}', -32600),
+        ('{"a\u0085":1}'.encode(), -32600),
         (b"[" * 65 + b"]" * 65, -32600),
         (b"[" * 200_000 + b"]" * 200_000, -32600),
     ],
