@@ -58,8 +58,8 @@ _LONGEST_EXAMINED = 1024 * 1024
 class Verdict(msgspec.Struct, frozen=True):
     """What becomes of one judged message: `denial` None lets it go on.
 
-    The rest is for its end: `since` when it is judged (on the timer), what its outcome record repeats and looks for,
-    what a refund needs; and `charges` for the case that they come to nothing.
+    The rest is for its end: `since` on the timer, what its outcome record repeats and looks for, what a refund needs;
+    and `charges` for the case that they come to nothing.
     """
 
     ticket: int
@@ -213,7 +213,7 @@ class Enforcer:
                 judge.ticket,
                 decision_id,
                 None,
-                since,
+                self._timer(),
                 decision.audit,
                 receipt,
                 decision.failure,

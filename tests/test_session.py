@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from intercept_py.policy import loader
+from intercept_py.policy import loader, pdp
 from tests.conversation import Conversation, call
 
 LIMITED = """
@@ -381,3 +382,18 @@ def test_records_say_when_the_bytes_came_that_caused_them(tmp_path: Path) -> Non
     talk.session.rest()
     first, second, third, *ends = [record["ts"] for record in talk.records()]
     assert first == second < third < ends[0] < ends[1] < ends[2]
+
+
+def test_how_long_a_call_took_is_counted_from_its_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk, decide = Conversation("default: allow", tmp_path), pdp.decide
+
+    def slowly(*question: Any) -> Any:
+        talk.now += 0.5
+        return decide(*question)
+
+    monkeypatch.setattr(pdp, "decide", slowly)
+    talk.say(call(1))
+    talk.now += 0.25
+    talk.answer(*talk.calls())
+    talk.session.rest()
+    assert [record["ms"] for record in talk.records() if record["event"] == "outcome"] == [250.0]

@@ -71,7 +71,10 @@ class AuditLog:
         """Take an encoded record. It is in the file after the next `flush`."""
         if self._file is None:
             raise AuditError(f"audit file `{self.path}` is closed")
-        self._waiting.add(record)
+        try:
+            self._waiting.add(record)
+        except Exception as exc:  # no memory: a record may be as long as a message
+            raise AuditError(f"a record for audit file `{self.path}` cannot be made: {type(exc).__name__}") from exc
 
     def flush(self) -> None:
         """Write what is waiting: all of it is in the file afterwards, or (`AuditError`) none of it."""
@@ -154,8 +157,8 @@ class _Waiting:
 
     def add(self, body: bytes) -> None:
         """Seal an encoded record."""
+        line, self.digest = chain.link(body, self.seq + 1, self.digest)
         self.seq += 1
-        line, self.digest = chain.link(body, self.seq, self.digest)
         self.bodies.append(body)
         self.lines.append(line)
 

@@ -103,6 +103,20 @@ def test_closing_writes_what_is_waiting_and_ends_the_log(path: Path, log: AuditL
         log.append(encode({"ts": "t", "event": "late"}))
 
 
+def test_a_record_that_cannot_be_made_leaves_no_gap(path: Path, log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_left(body: bytes, seq: int, previous: str) -> tuple[bytes, str]:
+        raise MemoryError
+
+    log.append(encode({"ts": "t", "event": "a"}))
+    with monkeypatch.context() as patch:
+        patch.setattr("intercept_py.audit.chain.link", nothing_left)
+        with pytest.raises(AuditError, match="cannot be made: MemoryError"):
+            log.append(encode({"ts": "t", "event": "b"}))
+    write(log, "c")
+    assert events(path) == ["a", "c"]
+    assert (check(path).fault_count, check(path).head) == (0, "matches")
+
+
 # Several writers.
 
 
