@@ -132,6 +132,7 @@ class Enforcer:
         self._watch = None if observer is None else Watch(observer, timer)
         self._problem: str | None = None
         self._seconds = 0.0
+        self._stamp = ""
         self.look_at_clock()
 
     # ---- what the policy hides and needs
@@ -177,11 +178,12 @@ class Enforcer:
 
     def look_at_clock(self) -> None:
         """Records made until the next look carry this time: that of the bytes which caused them."""
-        self._seconds = self._clock()
+        self._seconds, self._stamp = self._clock(), ""
 
     @property
     def _now(self) -> str:
-        return timestamp(self._seconds)
+        self._stamp = self._stamp or timestamp(self._seconds)
+        return self._stamp
 
     def judge(self, judge: Judge, tool: Tool | None, caller: Caller) -> Verdict:
         """Decide, charge and append the record. It counts once `commit` has written it.
