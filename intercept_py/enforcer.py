@@ -131,8 +131,7 @@ class Enforcer:
         self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
         self._watch = None if observer is None else Watch(observer, timer)
         self._problem: str | None = None
-        self._seconds = 0.0
-        self._stamp = ""
+        self._now = ""
         self.look_at_clock()
 
     # ---- what the policy hides and needs
@@ -178,12 +177,7 @@ class Enforcer:
 
     def look_at_clock(self) -> None:
         """Records made until the next look carry this time: that of the bytes which caused them."""
-        self._seconds, self._stamp = self._clock(), ""
-
-    @property
-    def _now(self) -> str:
-        self._stamp = self._stamp or timestamp(self._seconds)
-        return self._stamp
+        self._now = timestamp(self._clock())
 
     def judge(self, judge: Judge, tool: Tool | None, caller: Caller) -> Verdict:
         """Decide, charge and append the record. It counts once `commit` has written it.

@@ -282,6 +282,12 @@ async def test_what_headers_repeat_is_known_once_a_call_needed_the_tools_but_of_
         assert mount.mirrors_of("no_such_tool", Caller()) == ()
 
 
+async def calm(mount: Mount) -> None:
+    """Wait until nothing goes on, and all that did is recorded."""
+    while mount._fresh or mount._rest is not None or mount._wakeful is None or not mount._wakeful.quiet:
+        await asyncio.sleep(0)
+
+
 def stir(mount: Mount) -> None:
     """Something goes on from now: what is judged next is recorded together with what follows it."""
     mount.converse(Client(), Caller(), session=False).from_client(call("release"))
@@ -292,7 +298,7 @@ async def test_a_call_that_comes_alone_is_recorded_at_once_and_those_of_a_moment
 ) -> None:
     async with mounted(tmp_path) as mount:
         await ask(mount, call("release"))
-        await asyncio.sleep(0.1)
+        await calm(mount)
         writes: list[int] = []
         flush = AuditLog.flush
 
@@ -309,7 +315,7 @@ async def test_a_call_that_comes_alone_is_recorded_at_once_and_those_of_a_moment
         answers = [await client.answer() for client in clients]
         assert all(text_of(answer) == "0" for answer in answers)
         assert writes[1] >= len(clients) - 1
-        await asyncio.sleep(0.1)
+        await calm(mount)
         assert mount._wakeful is not None
         mount._wakeful()  # as it is while messages come one after the other
         before = len(writes)

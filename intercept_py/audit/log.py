@@ -145,20 +145,19 @@ class AuditLog:
 
 
 class _Waiting:
-    """Records that are to follow `since`, and their lines, the last of which has the number `seq` and this `digest`."""
+    """Records that are to follow `since`, and their lines, the last of which has this `digest`."""
 
-    __slots__ = ("bodies", "digest", "lines", "seq", "since")
+    __slots__ = ("bodies", "digest", "lines", "since")
 
     def __init__(self, since: Head) -> None:
         self.since = since
-        self.seq, self.digest = since.seq, since.hash
+        self.digest = since.hash
         self.bodies: list[bytes] = []
         self.lines: list[bytes] = []
 
     def add(self, body: bytes) -> None:
         """Seal an encoded record."""
-        line, self.digest = chain.link(body, self.seq + 1, self.digest)
-        self.seq += 1
+        line, self.digest = chain.link(body, self.since.seq + len(self.lines) + 1, self.digest)
         self.bodies.append(body)
         self.lines.append(line)
 
@@ -230,15 +229,15 @@ class _File:
             bodies, waiting = self.owed + waiting.bodies, _Waiting(self.last)
             for body in bodies:
                 waiting.add(body)
-        data = b"".join(waiting.lines)
+        data, end = b"".join(waiting.lines), Head(waiting.since.seq + len(waiting.lines), waiting.digest)
         try:
             _write_all(self.fd, data)
-            _write_head(self.head_fd, waiting.seq, waiting.digest)
+            _write_head(self.head_fd, end.seq, end.hash)
         except BaseException:
             self._undo()
             raise
         self.size += len(data)
-        self.last = Head(waiting.seq, waiting.digest)
+        self.last = end
         self.owed.clear()
 
     def _undo(self) -> None:

@@ -218,7 +218,7 @@ def _gate(policy: Policy, plan: Plan, call: ToolCall) -> Finding | None:
     if arguments.keys() <= matched.reads and not plan.nested:
         return None
     declared = None if schema is None else _names(schema)
-    return _look_alike(matched, declared, call.arguments) or _nested_look_alike(plan, call.arguments)
+    return _look_alike(matched, declared, arguments) or _nested_look_alike(plan, arguments)
 
 
 def _typed(arguments: JsonObject, matched: Matched, schema: JsonObject) -> JsonObject:
