@@ -46,17 +46,21 @@ _LISTENING = re.compile(rb"listening on (http://\S+)")
 
 
 class Proxies:
-    """Proxies under one policy, which keep their counters and their audit file in `folder`."""
+    """Proxies under one policy, which keep their counters and their audit file in `folder`.
 
-    def __init__(self, policy: Path, folder: Path) -> None:
+    `credentials`: options of those that reach their server at a URL.
+    """
+
+    def __init__(self, policy: Path, folder: Path, credentials: Sequence[str] = ()) -> None:
         self.log = folder / "log"
+        self._credentials = credentials
         kept = ("--audit", os.fspath(folder / "audit.jsonl"), "--state", f"sqlite:///{folder}/state.db")
         self._run = (sys.executable, "-m", "intercept_py", "run", "-c", os.fspath(policy), *kept)
 
     def command(self, server: Server, *, listen: bool) -> list[str]:
         """The command line of a proxy in front of `server`, which listens or speaks over stdin and stdout."""
         front = ("--listen", "127.0.0.1:0") if listen else ()
-        back = ("--upstream", server) if isinstance(server, str) else ("--", *server)
+        back = ("--upstream", server, *self._credentials) if isinstance(server, str) else ("--", *server)
         return [*self._run, *front, *back]
 
     @contextmanager
@@ -138,11 +142,8 @@ def server_behind(pairing: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def for_client(pairing: str, url: str, folder: Path) -> Iterator[Server]:
-    """What a client connects to in order to reach `url`, alone or through a pairing."""
-    if pairing == ALONE:
-        yield url
-        return
-    proxies = Proxies(POLICY, folder)
+def for_client(pairing: str, url: str, folder: Path, credentials: Sequence[str]) -> Iterator[Server]:
+    """What a client connects to in order to reach `url` through a pairing, which has `credentials` for it."""
+    proxies = Proxies(POLICY, folder, credentials)
     with proxies.pairing(pairing, proxies.command(url, listen=False) if pairing.endswith("stdio") else url) as front:
         yield front

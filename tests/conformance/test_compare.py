@@ -35,6 +35,13 @@ def test_ports_and_the_log_of_traffic_are_no_difference() -> None:
     assert compare(before, after).kind == "same"
 
 
+def test_how_often_a_check_of_each_message_is_made_is_no_difference_but_what_it_says_is() -> None:
+    right, wrong = Check("valid-bearer-token", "SUCCESS"), Check("valid-bearer-token", "FAILURE")
+    assert compare([right, right], [right, right, right]).kind == "same"
+    assert compare([right], []).kind == "differs"
+    assert compare([right, right], [right, wrong]).kind == "differs"
+
+
 def test_an_expected_difference_is_given_with_its_reason() -> None:
     assert compare([PASSED, OTHER], [FAILED, OTHER], Expected(frozenset("a"), "because")) == ("expected", ("because",))
 

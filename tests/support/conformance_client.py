@@ -4,22 +4,30 @@ It lists everything that the server offers and uses all of it: calls every tool 
 in `MCP_CONFORMANCE_CONTEXT`, else with some that fit the tool's schema), reads every resource, gets every prompt. That
 is what each scenario wants to see, so that only one needs arguments of its own.
 
+A client with credentials of its own (`client_id` and `client_secret` in that variable) gets a token for the server.
+
 `python -m tests.support.conformance_client URL` is what `conformance client --command` takes.
 Below: the SDK. Above: the conformance runs.
 """
 
 from __future__ import annotations
 
-__all__ = ["main", "use"]
+__all__ = ["CONTEXT", "context", "main", "use"]
 
 import json
 import os
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import httpx2
 from mcp import Client, MCPError, StdioServerParameters
+from mcp.client import Transport
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.context import ClientRequestContext
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
@@ -35,8 +43,27 @@ from pydantic import FileUrl, ValidationError
 
 LEGACY = "2025-11-25"
 SOME = {"string": "text", "integer": 5, "number": 5, "boolean": True, "object": {}, "array": [], "null": None}
+CONTEXT = "MCP_CONFORMANCE_CONTEXT"
 
 Json = Any
+
+
+class _Tokens:
+    """Where the SDK keeps its token."""
+
+    _kept: OAuthToken | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self._kept
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self._kept = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return None
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        raise AssertionError("a client that has credentials registers nowhere")
 
 
 async def _elicit(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
@@ -63,11 +90,21 @@ def _arguments(tool: Tool, tools: list[Tool]) -> dict[str, Json]:
     return {name: SOME[field["type"]] for name, field in fields.items() if "type" in field}
 
 
-async def use(server: str | StdioServerParameters, version: str, calls: list[dict[str, Json]]) -> None:
+async def use(server: str | StdioServerParameters, version: str, given: dict[str, Json]) -> None:
     """Use everything that `server` (a URL, or a command) offers, as a client of protocol `version`.
 
-    `calls` are the tool calls that the suite asks for (`name`, `arguments`); if there are none, every tool is called.
+    `given` is the suite's context. Its `toolCalls` (`name`, `arguments`) are called; if there are none, every tool is.
     """
+    async with AsyncExitStack() as stack:
+        transport: str | StdioServerParameters | Transport = server
+        if isinstance(server, str) and "client_secret" in given:
+            auth = ClientCredentialsOAuthProvider(server, _Tokens(), given["client_id"], given["client_secret"])
+            http = await stack.enter_async_context(httpx2.AsyncClient(auth=auth))
+            transport = streamable_http_client(server, http_client=http)
+        await _use(transport, version, given.get("toolCalls", []))
+
+
+async def _use(server: str | StdioServerParameters | Transport, version: str, calls: list[dict[str, Json]]) -> None:
     client = Client(
         server,
         mode="legacy" if version <= LEGACY else "auto",
@@ -99,11 +136,16 @@ async def _survive(request: Json) -> None:
         print(f"no result: {error}", file=sys.stderr)
 
 
+def context() -> dict[str, Json]:
+    """What the suite tells the client besides the URL."""
+    given: dict[str, Json] = json.loads(os.environ.get(CONTEXT, "{}"))
+    return given
+
+
 def main(server: str | StdioServerParameters) -> None:
     """Be the client that the suite's environment variables describe."""
-    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
     version = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", LEGACY)
-    anyio.run(use, server, version, context.get("toolCalls", []))
+    anyio.run(use, server, version, context())
 
 
 if __name__ == "__main__":
