@@ -6,7 +6,7 @@ wraps.
 
 from __future__ import annotations
 
-__all__ = ["Child", "exit_status", "start"]
+__all__ = ["Child", "exit_status", "find", "start"]
 
 import os
 import signal
@@ -58,6 +58,16 @@ class Child:
         except PermissionError:
             return True
         return True
+
+
+def find(program: str) -> None:
+    """Look for what `start` would start. Raises `UpstreamError` with the remedy."""
+    import shutil  # what starts its server at once has no use for it
+
+    if shutil.which(program) is None:
+        where = " on PATH; install it, or correct its spelling"
+        remedy = "; correct its path, or make it executable" if os.path.dirname(program) else where
+        raise UpstreamError(f"cannot start `{program}`: no such program{remedy}")
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> Child:

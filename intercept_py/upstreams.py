@@ -107,7 +107,11 @@ class Command:
         await asyncio.gather(*self._old)
 
     def _start(self) -> processes.Child:
-        child = processes.start(self._command, self._environment)
+        try:
+            child = processes.start(self._command, self._environment)
+        except UpstreamError as exc:
+            self._log("error", str(exc))
+            raise UpstreamError("the server could not be started: the log of the proxy says why") from None
         self._log("debug", f"started the server as process {child.pid}")
         return child
 

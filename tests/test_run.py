@@ -53,6 +53,11 @@ def test_options_end_at_the_servers_command(dashes: list[str], word: list[str], 
         assert wire.finish() == 0
 
 
+LISTEN = ("run", "-c", "POLICY", "--audit", "AUDIT", "--listen", "127.0.0.1:0")
+URL = ("run", "-c", "POLICY", "--upstream", "http://127.0.0.1:1/")
+OAUTH = (*URL, "--oauth-token-url", "https://issuer.example/token", "--oauth-client-id", "proxy")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -92,15 +97,38 @@ def test_options_end_at_the_servers_command(dashes: list[str], word: list[str], 
         (["run", "-c", "POLICY", "--audit", "AUDIT", "--", "no-such-command-here"], 127, "no such command"),
         (["run", "-c", "POLICY", "--audit", "AUDIT", "--", "/etc/passwd"], 127, "not executable"),
         (["run", "-c", "POLICY", "--audit", "AUDIT", "--", "/"], 127, "cannot start"),
+        ([*LISTEN, "--", "no-such-command-here"], 127, "no such program on PATH"),
+        ([*LISTEN, "--", "/nowhere/server"], 127, "no such program; correct its path"),
+        (
+            ["run", "-c", "POLICY", "--audit", "AUDIT", "--listen", "0.0.0.0:0", "--", "true"],
+            73,
+            "--tokens or --issuer",
+        ),
+        (["run", "-c", "POLICY", "--upstream", "ftp://x"], 64, "must be like `https://example.com/mcp`"),
+        ([*URL, "--header", "Content-Length: 5"], 64, "`Content-Length` is set by the proxy itself"),
+        ([*URL, "--header", "transfer-encoding: chunked"], 64, "`transfer-encoding` is set by the proxy itself"),
+        ([*URL, "--header", "Mcp-Name: x"], 64, "`Mcp-Name` is set by the proxy itself"),
+        ([*URL, "--header", "Authorization: env:TWO_LINES"], 64, "`TWO_LINES` must hold one line"),
+        ([*URL, "--header", "X-Key: a\r\nX-Injected: b"], 64, "not plain ASCII on one line"),
+        ([*URL, "--header", "X-Key: \u00fc"], 64, "not plain ASCII on one line"),
+        ([*URL, "--header", "X Key: a"], 64, "a name that HTTP does not allow"),
+        ([*URL, "--header", "X-Key: a", "--header", "x-key: b"], 64, "--header names `x-key` twice"),
+        ([*URL, "--oauth-token-url", "http://issuer.example/token"], 64, "use `https://` beyond this machine"),
+        ([*OAUTH, "--oauth-client-secret", "hunter2"], 64, "a secret is not written down here"),
+        ([*OAUTH, "--oauth-client-secret", "env:NO_SUCH_NAME"], 64, "`NO_SUCH_NAME` must hold a secret"),
+        ([*OAUTH, "--oauth-client-secret", "env:ONE_LINE", "--header", "Authorization: x"], 64, "already"),
     ],
 )
 def test_bad_input_gets_one_line_that_says_what_to_do(
-    arguments: list[str], status: int, said: str, policy: str, tmp_path: Path
+    arguments: list[str], status: int, said: str, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TWO_LINES", "Bearer s\r\nX-Injected: hunter2")
+    monkeypatch.setenv("ONE_LINE", "hunter2")
     places = {"POLICY": policy, "AUDIT": str(tmp_path / "a.jsonl")}
     done = run(*(places.get(word, word) for word in arguments))
     assert done.returncode == status, done.stderr.decode()
     assert said in one_line(done.stderr)
+    assert b"hunter2" not in done.stderr
     assert done.stdout == b""
 
 

@@ -7,11 +7,13 @@ __all__ = [
     "CANNOT_CREATE",
     "FAILED",
     "INTERRUPTED",
+    "NOT_FOUND",
     "NO_INPUT",
     "OK",
     "SECONDS",
     "USAGE",
     "Parser",
+    "checked",
     "default_audit",
     "number",
     "secret",
@@ -30,6 +32,7 @@ from typing import NoReturn, TypeVar
 
 from intercept_py import state
 from intercept_py.cli.text import printable
+from intercept_py.errors import InterceptError
 from intercept_py.policy.rules import Policy
 
 OK = 0
@@ -38,6 +41,7 @@ USAGE = 64
 NO_INPUT = 66
 CANNOT_CREATE = 73
 BAD_POLICY = 78
+NOT_FOUND = 127
 INTERRUPTED = 130
 
 _LONGEST_SECRET = 8192
@@ -91,12 +95,27 @@ def server_name(command: list[str]) -> str:
     return f"{os.path.basename(command[0])}-{digest}"
 
 
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A type of option: a text that `check` takes, which raises one of our faults for what it does not."""
+
+    def parse(text: str) -> str:
+        try:
+            check(text)
+        except InterceptError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from None
+        return text
+
+    return parse
+
+
 def secret(text: str) -> str:
     """An option's value that others who see the command line should not see: `env:NAME` or `@FILE` say where it is."""
     if text.startswith("env:"):
         value = os.environ.get(text[4:], "").strip()
         if not value:
             raise argparse.ArgumentTypeError(f"the environment variable `{text[4:]}` is not set, or empty")
+        if not value.isprintable():
+            raise argparse.ArgumentTypeError(f"the environment variable `{text[4:]}` must hold one line of text")
         return value
     return _first_line(text[1:]) if text.startswith("@") else text
 

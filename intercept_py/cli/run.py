@@ -17,14 +17,20 @@ from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, stop_record, timestamp
 from intercept_py.cli import run_options
-from intercept_py.cli.arguments import BAD_POLICY, CANNOT_CREATE, USAGE, default_audit, server_name, state_url
+from intercept_py.cli.arguments import (
+    BAD_POLICY,
+    CANNOT_CREATE,
+    NOT_FOUND,
+    USAGE,
+    default_audit,
+    server_name,
+    state_url,
+)
 from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
 from intercept_py.transports.signals import Signals
-
-NOT_FOUND = 127
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ __all__ = ["parse"]
 
 import argparse
 
-from intercept_py.cli.arguments import SECONDS, Parser, number, secret
+from intercept_py.cli.arguments import SECONDS, Parser, checked, number, secret
 from intercept_py.log import LEVELS
 
 _MIB = 1024 * 1024
@@ -62,6 +62,11 @@ def _check_company(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--oauth-token-url needs --oauth-client-id and --oauth-client-secret")
     if options.issuer and not options.jwks:
         parser.error("--issuer needs --jwks, where its keys are")
+    headers = [name.lower() for name, _ in options.header]
+    if (twice := next((name for name in headers if headers.count(name) > 1), None)) is not None:
+        parser.error(f"--header names `{twice}` twice: a server may take either of them")
+    if options.oauth_token_url and "authorization" in headers:
+        parser.error("--oauth-token-url brings an `Authorization` header already: leave that --header out, or it")
     for needed, names in _BELONG.items():
         for name in names:
             if getattr(options, name) and getattr(options, needed) is None:
@@ -119,7 +124,7 @@ def _common(parser: Parser) -> list[argparse.Action]:
 def _server(parser: Parser) -> list[argparse.Action]:
     add = parser.add_argument_group("a server that speaks HTTP").add_argument
     return [
-        add("--upstream", metavar="URL", help="where it answers (Streamable HTTP), instead of a command"),
+        add("--upstream", type=url, metavar="URL", help="where it answers (Streamable HTTP), instead of a command"),
         add(
             "--header",
             action="append",
@@ -134,9 +139,14 @@ def _server(parser: Parser) -> list[argparse.Action]:
             default="stdio",
             help="sse: it speaks HTTP+SSE (MCP 2024-11-05); http: serve clients over HTTP, see --listen",
         ),
-        add("--oauth-token-url", metavar="URL", help="get an access token for it here (OAuth client credentials)"),
+        add(
+            "--oauth-token-url",
+            type=token_url,
+            metavar="URL",
+            help="get an access token for it here (OAuth client credentials)",
+        ),
         add("--oauth-client-id", metavar="ID", help="as whom"),
-        add("--oauth-client-secret", metavar="env:NAME", help="proved how; or @FILE"),
+        add("--oauth-client-secret", type=kept_secret, metavar="env:NAME", help="proved how; or @FILE"),
         add("--oauth-scope", metavar="SCOPES", help="for which scopes, separated by blanks"),
     ]
 
@@ -191,9 +201,40 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), _PORT(end)
 
 
+# What these need is imported where it is used: between two pipes there are no URLs and no headers.
+
+
 def header(text: str) -> tuple[str, str]:
     """An option's value: a header. Its value may be kept elsewhere, see `secret`."""
+    from intercept_py.transports.http_address import parse_fields
+
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or not value.strip():
         raise argparse.ArgumentTypeError("write 'NAME: VALUE', e.g. 'Authorization: env:UPSTREAM_TOKEN'")
-    return name.strip(), secret(value.strip())
+    field = name.strip(), secret(value.strip())
+    checked(lambda _: parse_fields([field]))(text)
+    return field
+
+
+@checked
+def url(text: str) -> None:
+    """An option's value: the URL of a server."""
+    from intercept_py.transports.http_address import parse_url
+
+    parse_url(text)
+
+
+@checked
+def token_url(text: str) -> None:
+    """An option's value: the URL of an issuer's token endpoint."""
+    from intercept_py.identity.settings import check_url
+
+    check_url(text, "it")
+
+
+@checked
+def kept_secret(text: str) -> None:
+    """An option's value: where a secret is kept. It is read again for every token, and must be there already."""
+    from intercept_py.identity.secret_source import read_secret
+
+    read_secret(text)

@@ -13,13 +13,13 @@ import os
 import time
 from hashlib import sha256
 
-from intercept_py import __version__, policy_file
+from intercept_py import __version__, policy_file, processes
 from intercept_py.audit.log import AuditLog
 from intercept_py.audit.record import start_record, timestamp
 from intercept_py.cli import site
-from intercept_py.cli.arguments import CANNOT_CREATE, OK, server_name, state_url
+from intercept_py.cli.arguments import CANNOT_CREATE, NOT_FOUND, OK, server_name, state_url
 from intercept_py.cli.site import Served
-from intercept_py.errors import InterceptError
+from intercept_py.errors import InterceptError, UpstreamError
 from intercept_py.gateway import Mount, Settings
 from intercept_py.identity import Authenticator, Issuer
 from intercept_py.identity import Settings as Callers
@@ -42,10 +42,12 @@ def serve(
 ) -> int:
     """Relay until told to end, or, where the client is on stdin, until one side is done; the exit status."""
     try:
+        if command:
+            processes.find(command[0])
         return site.run(_serve(options, command, policy, counters, audit, log))
     except InterceptError as exc:
         log("error", str(exc))
-        return CANNOT_CREATE
+        return NOT_FOUND if isinstance(exc, UpstreamError) else CANNOT_CREATE
     finally:
         audit.close()
 

@@ -30,6 +30,7 @@ from intercept_py.policy.rules import Policy
 from intercept_py.state import State
 from intercept_py.state.limit_use import Store
 from intercept_py.telemetry import open_telemetry
+from intercept_py.transports.http_address import parse_fields
 from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_gateway import Document, Settings
 from intercept_py.transports.http_server import App
@@ -47,8 +48,7 @@ def reach(
 ) -> Upstream:
     """A server that speaks HTTP. `alone`: its one client cannot resume streams itself. Raises `InterceptError`."""
     credentials = None if grant is None else ClientCredentials(grant, log)
-    encoded = [(name.encode(), value.encode()) for name, value in fields]
-    client = HttpClient(url, fields=encoded, credentials=credentials)
+    client = HttpClient(url, fields=parse_fields(fields), credentials=credentials)
     return OldUrl(client, limit, log) if sse else Url(client, limit, log, alone=alone)
 
 

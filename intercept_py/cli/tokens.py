@@ -17,10 +17,11 @@ from typing import Final
 
 import msgspec
 
-from intercept_py.cli.arguments import CANNOT_CREATE, OK, Parser
+from intercept_py.cli.arguments import CANNOT_CREATE, OK, Parser, checked
 from intercept_py.cli.text import printable
 from intercept_py.identity import tokens
 from intercept_py.identity.faults import IdentityError
+from intercept_py.identity.settings import check_scopes
 from intercept_py.identity.tokens import Token
 
 _SPAN: Final = re.compile("([1-9][0-9]{0,7})([smhd])")
@@ -64,9 +65,23 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("command", choices=["add", "list", "revoke"], help="add prints the token, once: only its hash is kept")
-    add("name", nargs="?", metavar="NAME", help="who has the token; policies know it as caller.principal")
+    add(
+        "name",
+        nargs="?",
+        type=checked(tokens.check_name),
+        metavar="NAME",
+        help="who has the token; policies know it as caller.principal",
+    )
     add("--file", required=True, metavar="FILE", help="the token file, 0600; made if need be")
-    add("--scope", action="append", default=[], metavar="SCOPE", help="add: what policies see in caller.scopes")
+    scope = checked(lambda text: check_scopes((text,)))
+    add(
+        "--scope",
+        action="append",
+        default=[],
+        type=scope,
+        metavar="SCOPE",
+        help="add: what policies see in caller.scopes",
+    )
     add("--expires", type=span, metavar="SPAN", help="add: how long it is good for, such as 90d, 12h, 30m or 45s")
     add("--json", action="store_true", help="list: print one JSON document")
     options = parser.parse_args(argv)

@@ -8,14 +8,13 @@ from __future__ import annotations
 __all__ = ["Resolved", "read_policies", "resolve"]
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from intercept_py import policy_file, state
+from intercept_py import policy_file, processes, state
 from intercept_py.errors import InterceptError, PolicyError, Problem
 from intercept_py.gateway_file.model import Auth, Command, Gateway, Reference, Remote, Values
 from intercept_py.identity import tokens
@@ -122,8 +121,7 @@ class _Seeker:
 
     def environment(self, server: Command) -> dict[str, str]:
         """What its environment has of its own; and that the program is there."""
-        if shutil.which(server.program.target) is None:
-            self.problems.append(server.program.problem(self._file, _missing(server.program.target)))
+        self.attempt(server.program, lambda: processes.find(server.program.target))
         return self._texts(server.environment)
 
     def fields(self, server: Remote) -> tuple[tuple[str, str], ...]:
@@ -143,9 +141,3 @@ class _Seeker:
             if secret is not None:
                 found[name] = value.text + secret
         return found
-
-
-def _missing(program: str) -> str:
-    if os.path.dirname(program):
-        return f"cannot start `{program}`: no such program; correct its path, or make it executable"
-    return f"cannot start `{program}`: no such program on PATH; install it, or correct its spelling"

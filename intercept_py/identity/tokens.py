@@ -139,13 +139,18 @@ def _parse(data: bytes) -> tuple[Token, ...]:
 _NAME_RULE: Final = "names have 1 to 64 letters, digits and `.`, `_`, `@`, `+`, `-`, and begin with a letter or digit"
 
 
+def check_name(name: str) -> None:
+    """Raises `IdentityError` for what cannot be a token's name."""
+    if not _NAME.fullmatch(name):
+        raise IdentityError(f"a token cannot have this name: {_NAME_RULE}")
+
+
 def add(path: str, name: str, scopes: tuple[str, ...], created: datetime, expires: datetime | None) -> str:
     """Make a token and keep its hash in the file, which is created (0600) if it is missing. The token.
 
     Raises `IdentityError`; then the file is as it was.
     """
-    if not _NAME.fullmatch(name):
-        raise IdentityError(f"a token cannot have this name: {_NAME_RULE}")
+    check_name(name)
     check_scopes(scopes)
     body = PREFIX + secrets.token_hex(32)
     token = body + _checksum(body)

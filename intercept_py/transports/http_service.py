@@ -39,7 +39,8 @@ def bind(host: str, port: int, *, authenticated: bool) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if not authenticated and not is_loopback(str(address[0])):
             raise InterceptError(
-                f"`{host}` is reached from other machines: listen on 127.0.0.1, or let callers prove who they are"
+                f"`{host}` is reached from other machines: listen on 127.0.0.1, or let callers prove who they are "
+                "(--tokens or --issuer; `auth` in a gateway file)"
             )
         # Only with the protocol named does asyncio send small answers at once (TCP_NODELAY).
         listener = socket.socket(family, kind, protocol)

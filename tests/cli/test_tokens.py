@@ -115,6 +115,8 @@ def _read(fd: int) -> bytes:
         (["add", "ci", "--expires", "0d", "--file", "f"], "`0d` is no span"),
         (["add", "ci", "--expires", "3651d", "--file", "f"], "at most 3650d"),
         (["rotate", "ci", "--file", "f"], "invalid choice"),
+        (["add", "a/b", "--file", "f"], "a token cannot have this name"),
+        (["add", "ci", "--scope", "a b", "--file", "f"], "a scope has 1 to 256 visible ASCII characters"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -130,8 +132,6 @@ def test_wrong_usage_is_one_line(arguments: list[str], words: str, tmp_path: Pat
     [
         (["list"], "no such file or directory"),
         (["revoke", "ci"], "has no token of that name"),
-        (["add", "a/b"], "a token cannot have this name"),
-        (["add", "ci", "--scope", "a b"], "a scope has 1 to 256 visible ASCII characters"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], words: str, file: str) -> None:
