@@ -137,7 +137,7 @@ def parse_client(line: bytes) -> Incoming:
 def _check(line: bytes, value: Json, large: bool) -> Incoming:
     if type(value) is not dict:
         what = "a batch (MCP has none since 2025-06-18)" if type(value) is list else "not an object"
-        raise ProtocolError(INVALID_REQUEST, f"message is {what}: send one JSON-RPC object per line")
+        raise ProtocolError(INVALID_REQUEST, f"message is {what}: send one JSON-RPC object at a time")
     if frozenset(value) not in _SHAPES or value["jsonrpc"] != "2.0":
         raise ProtocolError(INVALID_REQUEST, "message is no JSON-RPC 2.0 request, notification or response")
     if "id" in value and not is_id(value["id"]):
@@ -156,6 +156,9 @@ def _check(line: bytes, value: Json, large: bool) -> Incoming:
     if not (params.keys() <= _PARAMS.keys() and meta.keys() <= _META.keys()):
         _refuse_look_alikes(params, _PARAMS)
         _refuse_look_alikes(meta, _META)
+    # A server may read 1.0 as 1: it would report the progress of one caller's call to another.
+    if "progressToken" in meta and not is_id(meta["progressToken"]):
+        raise ProtocolError(INVALID_PARAMS, _BAD_TOKEN)
     if method == "tools/call":
         _check_call(value, params, large)
     return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta, line)
@@ -179,6 +182,7 @@ def is_method(method: Json) -> bool:
 
 
 _BAD_ID = f"`id` must be an integer within ±(2^53-1) or a string of at most {_MAX_ID_LENGTH} characters"
+_BAD_TOKEN = "`params._meta.progressToken` must be a string or an integer, as ids are"
 _PARAMS = {name: codec.fold(name) for name in ("name", "arguments", "_meta", "requestId", "cursor", "uri")}
 _ENVELOPE = tuple(f"{_META_PREFIX}{name}" for name in ("clientCapabilities", "clientInfo", "logLevel"))
 _META = {name: codec.fold(name) for name in (PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, "progressToken", *_ENVELOPE)}
