@@ -36,8 +36,10 @@ from intercept_py.transports.http_gateway import Challenge
 from intercept_py.transports.stdio import REST
 from intercept_py.transports.wakeful import Wakeful
 from intercept_py.upstreams import Upstream
+from intercept_py.wire import http_fields
 from intercept_py.wire.catalogue import Catalogue
 from intercept_py.wire.http_params import Mirror, mirrors_in
+from intercept_py.wire.messages import Incoming
 
 _TICK = 0.25
 _FORGET = 60.0
@@ -50,6 +52,13 @@ _MOST_SPARE = 64
 def _stranger(address: str) -> Caller:
     """Somebody of whom nothing is known but the address."""
     return Caller(address=address)
+
+
+def _disagreement(message: Incoming, known: Catalogue) -> str | None:
+    """What a call and the head of the HTTP request that it came with say differently, if it came with one."""
+    if message.arrival is None:
+        return None
+    return http_fields.disagreement(message.arrival.mcp, message.value, mirrors_in(known, message.params["name"]))
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -184,6 +193,7 @@ class Mount:
             mint=mint,
             correlate=self._upstream.one_stream,
             headers=self._upstream.headers,
+            disagrees=None if shared is None else _disagreement,
             group=self._group,
         )
         conversation = _Open(made, front, connect, self._settings.max_message_bytes, self._news)

@@ -103,7 +103,8 @@ class Session:
     """See the module. `clock` gives seconds that never go back; `timeout` bounds the wait for the server (0: none).
 
     `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`; `group` for those that are
-    recorded together. `headers`: modern calls go on with headers for which the tool must be known.
+    recorded together. `headers`: modern calls go on with headers for which the tool must be known; `disagrees`: they
+    come with such headers, and this says what head and body of one say differently.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Session:
         mint: Callable[[], int] | None = None,
         correlate: bool = False,
         headers: bool = False,
+        disagrees: Callable[[Incoming, Catalogue], str | None] | None = None,
         group: Group | None = None,
     ) -> None:
         self.to_client: list[ToClient] = []
@@ -130,7 +132,8 @@ class Session:
         self._relay = Relay(self._hidden(), varies=enforcer.varies, known=known, mint=mint, correlate=correlate)
         self._waiting: dict[int, tuple[Judge, Caller]] = {}  # for the server's list of tools
         self.ready: Callable[[], object] = bool  # told by the group that there is something to send
-        self._headers = headers
+        self._headers = headers or disagrees is not None
+        self._disagrees = disagrees
         self._group = group
         self._batch: list[tuple[Judge, Verdict]] = []
         self._settled: list[tuple[Settle, float]] = []
@@ -241,8 +244,21 @@ class Session:
         if problem is not None:
             self._log("warn", f"calls that need the server's tool schemas are denied, or lack headers: {problem}")
         for judge, caller in list(self._waiting.values()):
-            self._judge(judge, caller)
+            why = self._disagreement(judge.message)
+            if why is None:
+                self._judge(judge, caller)
+            else:
+                self._perform(self._relay.mistaken(judge.ticket, messages.HEADER_MISMATCH, why))
         self._waiting.clear()
+
+    def _disagreement(self, message: Incoming) -> str | None:
+        """What a call and the head of its HTTP request say differently, now that its tool is known.
+
+        None of what is hidden: nobody shall be able to tell it from what does not exist.
+        """
+        if self._disagrees is None or not message.modern or self._relay.hidden(message.params["name"]):
+            return None
+        return self._disagrees(message, self._relay.catalogue)
 
     def _finish_batch(self) -> None:
         """Nothing more comes with what was judged."""

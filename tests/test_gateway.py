@@ -359,7 +359,7 @@ def broken(fd: int, data: bytes) -> None:
 
 
 class Echo:
-    """An upstream in this process whose links answer when they are told to."""
+    """An upstream in this process without tools, whose links answer calls when they are told to."""
 
     one_stream = False
     reusable = True
@@ -395,7 +395,12 @@ class EchoLink:
         self.until = self._news.until
 
     def send(self, messages: list[ToUpstream]) -> None:
-        self.tickets += [message.ticket for message in messages if message.ticket is not None]
+        for message in messages:
+            if message.method == "tools/list" and message.ticket is not None:
+                nothing = {"id": message.ticket, "result": {"tools": []}}
+                asyncio.get_running_loop().call_soon(self.say, message.ticket, nothing)
+            elif message.ticket is not None:
+                self.tickets.append(message.ticket)
         messages.clear()
         self._news()
 

@@ -101,7 +101,7 @@ class Guard:
             http_fields.is_modern(version),
             version,
             mcp,
-            _arrival(found, version),
+            _arrival(found, version, mcp),
         )
 
     def _refusal(self, found: dict[bytes, bytes], method: str) -> Answer | None:
@@ -194,8 +194,8 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _arrival(found: dict[bytes, bytes], version: str | None) -> Arrival | None:
+def _arrival(found: dict[bytes, bytes], version: str | None, mcp: list[Field]) -> Arrival | None:
     parent = found.get(b"traceparent")
     if parent is None and version is None:
         return None
-    return Arrival(_text(parent), _text(found.get(b"tracestate")), version)
+    return Arrival(_text(parent), _text(found.get(b"tracestate")), version, mcp)

@@ -23,7 +23,6 @@ from intercept_py.wire.codec import INVALID_PARAMS
 from intercept_py.wire.http_params import Mirror
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, Incoming
 
-_HEADER_MISMATCH: Final = -32020
 _UNSUPPORTED_VERSION: Final = -32022
 _METHOD_NOT_FOUND: Final = -32601
 # A set that keeps its order: that is how what is missing is told.
@@ -55,7 +54,8 @@ def read_post(
 ) -> Post | Answer:
     """What a POST is, or its refusal. Whether the message itself is sound is the relay's to judge.
 
-    `mirrors_of` knows which arguments of a tool the head repeats, as far as this caller may know the tool.
+    `mirrors_of` knows which arguments of a tool the head repeats, as far as this caller may know the tool. Before
+    anybody knows that, the session compares them.
     """
     if not (head.json and head.events):
         return problem(406, "the client must accept both application/json and text/event-stream")
@@ -137,7 +137,7 @@ def _disagreement(
     """What head and body say differently. That they agree is kept for `same` calls."""
     why = http_fields.disagreement(head.mcp, value, mirrors)
     if why is not None:
-        return problem(400, why, code=_HEADER_MISMATCH, request_id=_request_id(value))
+        return problem(400, why, code=messages.HEADER_MISMATCH, request_id=_request_id(value))
     if same is not None and len(head.agreed) < _MOST_AGREED:
         head.agreed.add(same)
     return None

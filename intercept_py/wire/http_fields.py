@@ -147,7 +147,7 @@ def trace_fields(parent: str | None, state: str | None) -> list[tuple[bytes, byt
 def disagreement(fields: Fields, message: Json, mirrors: tuple[Mirror, ...] = ()) -> str | None:
     """What the fields of a request and the message in its body say differently; None when they agree.
 
-    For HTTP 400 with HeaderMismatch, -32020 (MCP 2026-07-28). A modern request must have the fields; those of any other
+    For HTTP 400 with `HEADER_MISMATCH` (MCP 2026-07-28). A modern request must have the fields; those of any other
     message may be absent, but what is there must be true (ours: others may have routed by it). `mirrors` as in
     `outbound_fields`. What is no request at all agrees with everything: it is refused for that.
     """

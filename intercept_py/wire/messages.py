@@ -11,6 +11,7 @@ __all__ = [
     "DECISION_KEY",
     "DENIED",
     "DENIED_CODE",
+    "HEADER_MISMATCH",
     "INTERNAL_ERROR",
     "KNOWN_METHODS",
     "PROTOCOL_VERSION_KEY",
@@ -28,6 +29,7 @@ __all__ = [
     "response",
 ]
 
+from collections.abc import Sequence
 from typing import final
 
 import msgspec
@@ -38,6 +40,8 @@ from intercept_py.wire import codec
 from intercept_py.wire.codec import INVALID_PARAMS, INVALID_REQUEST
 
 INTERNAL_ERROR = -32603
+HEADER_MISMATCH = -32020
+"""An HTTP request whose head and body disagree (MCP 2026-07-28, streamable HTTP)."""
 DENIED_CODE = -31403
 """Our own code for a refused method; MCP 2026-07-28 keeps -32768..-32000 for itself (basic/index, error codes)."""
 DENIED = "[INTERCEPT POLICY DENIED]"
@@ -71,12 +75,14 @@ KNOWN_METHODS = frozenset(
 class Arrival(msgspec.Struct, frozen=True):
     """What an HTTP request says about a message besides its body. None of it has any part in a decision.
 
-    `traceparent` and `tracestate` are headers (W3C Trace Context), `version` is `MCP-Protocol-Version`.
+    `traceparent` and `tracestate` are headers (W3C Trace Context), `version` is `MCP-Protocol-Version`. `mcp`: all
+    headers that repeat what the body says, as ASGI has them.
     """
 
     traceparent: str | None = None
     tracestate: str | None = None
     version: str | None = None
+    mcp: Sequence[tuple[bytes, bytes]] = ()
 
 
 @final
@@ -156,12 +162,16 @@ def _check(line: bytes, value: Json, large: bool) -> Incoming:
     if not (params.keys() <= _PARAMS.keys() and meta.keys() <= _META.keys()):
         _refuse_look_alikes(params, _PARAMS)
         _refuse_look_alikes(meta, _META)
-    # A server may read 1.0 as 1: it would report the progress of one caller's call to another.
-    if "progressToken" in meta and not is_id(meta["progressToken"]):
-        raise ProtocolError(INVALID_PARAMS, _BAD_TOKEN)
+    _check_token(meta)
     if method == "tools/call":
         _check_call(value, params, large)
     return Incoming(value, value.get("id"), method, params, PROTOCOL_VERSION_KEY in meta, line)
+
+
+def _check_token(meta: JsonObject) -> None:
+    """A server may read 1.0 as 1: it would report the progress of one caller's call to another."""
+    if "progressToken" in meta and not is_id(meta["progressToken"]):
+        raise ProtocolError(INVALID_PARAMS, _BAD_TOKEN)
 
 
 def is_id(request_id: Json) -> bool:

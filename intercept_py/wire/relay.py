@@ -240,6 +240,14 @@ class Relay:
         data = codec.encode(message.value)
         return [ToUpstream(data, False, ticket, message.method, message.params, message.arrival)]
 
+    def mistaken(self, ticket: int, code: int, why: str) -> list[Command]:
+        """The answer to a `Judge` whose message goes no further, and is no matter of policy: it contradicts itself."""
+        message = self._held.pop(ticket)
+        self._held_bytes -= len(message.line)
+        if message.id is not None:
+            del self._by_client_id[message.id]
+        return self.refuse(message.id, code, why)
+
     def _server_decided(self, ticket: int, message: Incoming, denial: Denial | None, now: float) -> list[Command]:
         if denial is None:
             if message.id is not None:

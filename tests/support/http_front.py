@@ -115,7 +115,7 @@ Step = Callable[[Link, ToUpstream], None]
 class Scripted:
     """A server in this process. Tools: `echo` answers with its arguments, `hold` not at all, others as in `tools`.
 
-    `listed` is what `tools/list` answers; None: that it does not know this method.
+    `listed` is what `tools/list` answers; None: that it does not know this method, and that the proxy need not ask.
     Answers come from the event loop, not from within `send`. `session`: whether it keeps sessions.
     """
 
@@ -141,6 +141,8 @@ class Scripted:
             self.links.append(made)
             return made
 
+        if not session and self.listed is None:
+            known.replace(())
         # As real ones do: conversations that share a server have tickets of one source.
         return link, count(1).__next__ if session else self._mint
 
