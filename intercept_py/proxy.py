@@ -27,6 +27,7 @@ from intercept_py.wire.commands import (
     ToClient,
     ToolsKnown,
     ToUpstream,
+    Unanswered,
     Withdraw,
 )
 from intercept_py.wire.messages import Denial, Incoming
@@ -123,6 +124,7 @@ class Session:
     ) -> None:
         self.to_client: list[ToClient] = []
         self.to_upstream: list[ToUpstream] = []
+        self.unanswered: list[RequestId] = []  # requests that the client cancelled, for who keeps a stream for each
         self.upstream_crowded = False  # set by the transport while the server does not read what it was sent
         self._enforcer = enforcer
         self._log = log
@@ -216,6 +218,8 @@ class Session:
         match command:
             case Note(level, text):
                 self._log(level, text)
+            case Unanswered(request):
+                self.unanswered.append(request)
             case Withdraw(ticket):
                 if self._waiting.pop(ticket, None) is not None:
                     self._perform(self._relay.decided(ticket, None, self._clock()))
@@ -307,6 +311,7 @@ class Session:
 
         Where somebody watches, the transport calls this soon after every message: what is to be told is kept till then.
         """
+        self.unanswered.clear()
         self._enforcer.tell()
         for settle, ended in self._settled:
             self._enforcer.settle(settle, ended)

@@ -33,6 +33,7 @@ class Session(Protocol):
 
     to_client: list[ToClient]
     to_upstream: list[ToUpstream]
+    unanswered: list[RequestId]
     upstream_crowded: bool
 
     def from_client(self, lines: Sequence[bytes | Incoming | ProtocolError | TooLong], limit: int) -> None: ...
@@ -67,7 +68,7 @@ class Front(Protocol):
         """The server answered this with an HTTP status, and a body that is a JSON-RPC error or empty."""
 
     def ended(self, request: RequestId | None, stream: int) -> None:
-        """The server ended this event stream before the answer, and will resume it: end ours as well."""
+        """This event stream is over before the answer: the server ended and will resume it, or the client cancelled."""
 
     def gone(self, why: str) -> None:
         """The server is gone. Everything that waited for it has been answered."""
@@ -294,9 +295,13 @@ class Conversation:
         session = self.session
         if session.to_upstream:
             self.link.send(session.to_upstream)
-        elif not session.to_client and session.judging:
+        elif not (session.to_client or session.unanswered) and session.judging:
             return  # it goes on when that is recorded
         if session.to_client:
             messages, session.to_client = session.to_client, []
             self._front.deliver(messages, event)
+        if session.unanswered:
+            requests, session.unanswered = session.unanswered, []
+            for request in requests:
+                self._front.ended(request, 0)
         self._news(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Command", "Judge", "Note", "Settle", "ToClient", "ToUpstream", "ToolsKnown", "Withdraw"]
+__all__ = ["Command", "Judge", "Note", "Settle", "ToClient", "ToUpstream", "ToolsKnown", "Unanswered", "Withdraw"]
 
 from typing import TypeAlias
 
@@ -41,6 +41,12 @@ class ToClient(msgspec.Struct, frozen=True):
     stream: int = 0
 
 
+class Unanswered(msgspec.Struct, frozen=True):
+    """The client cancelled this request of its own, and no answer to it will come: do not wait for one."""
+
+    request: RequestId
+
+
 class Judge(msgspec.Struct, frozen=True):
     """Decide about this message and say so with `Relay.decided`. `upward`: it goes from the client to the server."""
 
@@ -77,4 +83,4 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-Command: TypeAlias = ToUpstream | ToClient | Judge | Withdraw | Settle | ToolsKnown | Note
+Command: TypeAlias = ToUpstream | ToClient | Unanswered | Judge | Withdraw | Settle | ToolsKnown | Note

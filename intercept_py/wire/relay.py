@@ -26,7 +26,17 @@ from intercept_py.errors import ProtocolError
 from intercept_py.model import Json, JsonObject, Outcome, RequestId
 from intercept_py.wire import catalogue, codec, messages
 from intercept_py.wire.codec import INVALID_REQUEST
-from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
+from intercept_py.wire.commands import (
+    Command,
+    Judge,
+    Note,
+    Settle,
+    ToClient,
+    ToolsKnown,
+    ToUpstream,
+    Unanswered,
+    Withdraw,
+)
 from intercept_py.wire.listing import Listing
 from intercept_py.wire.messages import Denial, Incoming
 
@@ -184,10 +194,12 @@ class Relay:
         if ticket in self._held:
             self._withdrawn.add(ticket)
             del self._by_client_id[request_id]
-            return [Withdraw(ticket)]
+            return [Withdraw(ticket), Unanswered(request_id)]
         self._pending[ticket].cancelled = True
         message.params["requestId"] = ticket
-        return [ToUpstream(codec.encode(message.value), method=message.method, params=message.params)]
+        told = ToUpstream(codec.encode(message.value), method=message.method, params=message.params)
+        # Where a server has streams it ends that of the request, with or without an answer.
+        return [told, Unanswered(request_id)] if self._correlate else [told]
 
     def abandon(self, request_id: RequestId) -> list[Command]:
         """The client has gone away from a request, which cancels it (MCP 2026-07-28, streamable HTTP: cancellation)."""
@@ -366,7 +378,7 @@ class Relay:
             return self._listing_ended(why)
         self._release(ticket, pending)
         if pending.cancelled:
-            return [Settle(ticket, "cancelled")]
+            return [Settle(ticket, "cancelled"), Unanswered(pending.client_id)]
         return [
             Settle(ticket, outcome, messages.INTERNAL_ERROR),
             ToClient(messages.error(pending.client_id, messages.INTERNAL_ERROR, why), pending.client_id, True),

@@ -730,6 +730,21 @@ async def test_a_client_that_leaves_cancels_nothing_in_older_eras(tmp_path: Path
         assert "notifications/cancelled" not in where.upstream.methods()
 
 
+async def test_a_request_of_a_session_that_its_client_cancels_is_over(tmp_path: Path, runner: str) -> None:
+    cancelled = message("notifications/cancelled", None, requestId=1, reason="enough")
+    async with front(tmp_path, runner) as where:
+        headers = await begin(where)
+        waiting = asyncio.ensure_future(post(where, call("hold"), headers))
+        await where.upstream.until(lambda: "tools/call" in where.upstream.methods())
+        assert (await post(where, cancelled, headers)).status_code == 202
+        answer = await waiting
+        assert (answer.status_code, events(answer.text)) == (200, [])
+        assert where.upstream.methods()[-1] == "notifications/cancelled"
+        (link,) = where.upstream.links
+        link.answer(next(one.ticket for one in link.told if one.method == "tools/call" and one.ticket))  # too late
+        assert last(await post(where, call("echo", 1), headers))["result"]["content"]
+
+
 async def test_a_silent_answer_gives_signs_of_life(tmp_path: Path, runner: str) -> None:
     async with front(tmp_path, runner, settings=Settings(heartbeat=0.05)) as where:
         body = call("hold", modern=True)

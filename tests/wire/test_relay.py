@@ -10,7 +10,17 @@ import pytest
 
 from intercept_py.model import NO_TOOL
 from intercept_py.wire import relay as wire
-from intercept_py.wire.commands import Command, Judge, Note, Settle, ToClient, ToolsKnown, ToUpstream, Withdraw
+from intercept_py.wire.commands import (
+    Command,
+    Judge,
+    Note,
+    Settle,
+    ToClient,
+    ToolsKnown,
+    ToUpstream,
+    Unanswered,
+    Withdraw,
+)
 from intercept_py.wire.listing import MAX_PAGES
 from intercept_py.wire.messages import DECISION_KEY, DENIED_CODE, PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, Denial
 from intercept_py.wire.relay import Relay
@@ -237,7 +247,7 @@ def test_a_cancellation_reaches_the_server_under_our_id() -> None:
 def test_a_call_cancelled_while_it_is_judged_never_reaches_the_server() -> None:
     relay = Relay()
     ticket = judged(relay.from_client(call(id=7)))
-    assert relay.from_client(cancelled(7)) == [Withdraw(ticket)]
+    assert relay.from_client(cancelled(7)) == [Withdraw(ticket), Unanswered(7)]
     assert relay.decided(ticket, None, now=0.0) == [Settle(ticket, "withdrawn")]
 
 
@@ -255,6 +265,15 @@ def test_a_cancelled_request_that_the_server_never_answers_ends_without_an_answe
     commands = relay.expire(now=1000.0, timeout=300.0)
     assert settled(commands) == [(ticket, "cancelled")]
     assert not sent_to(ToClient, commands)
+    assert Unanswered(1) in commands
+
+
+def test_a_server_with_one_stream_for_all_ends_none_for_a_cancelled_request() -> None:
+    relay = Relay(correlate=True)
+    forwarded(relay, call(id=1))
+    assert [command for command in relay.from_client(cancelled(1)) if not isinstance(command, ToUpstream)] == [
+        Unanswered(1)
+    ]
 
 
 # ---- server to client

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from intercept_py.wire.catalogue import Catalogue
-from intercept_py.wire.commands import Command, Judge, Settle, ToClient, ToUpstream, Withdraw
+from intercept_py.wire.commands import Command, Judge, Settle, ToClient, ToUpstream, Unanswered, Withdraw
 from intercept_py.wire.messages import PROTOCOL_VERSION_KEY, SUBSCRIPTION_KEY, Denial
 from intercept_py.wire.relay import Relay
 
@@ -146,7 +146,7 @@ def test_an_abandoned_request_is_cancelled_at_the_server_and_wants_no_answer() -
     assert (cancellation.method, cancellation.params["requestId"]) == ("notifications/cancelled", ticket)
     assert json.loads(cancellation.data)["params"]["requestId"] == ticket
     assert ticket is not None
-    assert relay.failed(ticket, "gone") == [Settle(ticket, "cancelled")]
+    assert relay.failed(ticket, "gone") == [Settle(ticket, "cancelled"), Unanswered("a")]
 
 
 def test_a_request_abandoned_while_it_is_judged_is_never_sent() -> None:
