@@ -19,7 +19,7 @@ from intercept_py.transports.conversation import Conversation, Event
 from intercept_py.transports.http_exchange import Exchange
 from intercept_py.transports.http_messages import JSON, Answer, empty, problem
 from intercept_py.wire.commands import ToClient
-from intercept_py.wire.messages import Incoming
+from intercept_py.wire.messages import INTERNAL_ERROR, Incoming
 
 _MOST_HELD: Final = 64
 _MOST_HELD_BYTES: Final = 1024 * 1024
@@ -29,13 +29,17 @@ _MOST_STREAMS: Final = 16
 _FAILURES: Final = frozenset(status.value for status in HTTPStatus if status >= 400)
 
 
-def _status_answer(status: int, body: bytes) -> Answer:
-    """What the server answered with, for the client: its status, and a JSON-RPC error if it had one.
+def _status_answer(status: int, body: bytes, request: RequestId | None) -> Answer:
+    """What the server answered with, for the client: its status and its JSON-RPC error, or one of ours.
 
+    404 and 405 are part of the protocol as they are: there is no such session any more, and no such stream.
     Statuses that nobody has registered (520, 499), and those of an answer that should have had more, are a bad gateway.
     """
     if status not in _FAILURES:
         status = 502
+    if not body and request is not None and status not in (404, 405):
+        why = f"the server answered with HTTP status {status}"
+        return problem(status, why, code=INTERNAL_ERROR, request_id=request)
     if not body:
         return empty(status, (b"allow", b"POST")) if status == 405 else empty(status)
     return Answer(status, body, JSON)
@@ -91,7 +95,7 @@ class OnePost:
 
     def status(self, request: RequestId | None, stream: int, status: int, body: bytes) -> None:
         """See `Front`."""
-        self._exchange.answer(_status_answer(status, body))
+        self._exchange.answer(_status_answer(status, body, request))
         self._look()
 
     def ended(self, request: RequestId | None, stream: int) -> None:
@@ -251,7 +255,7 @@ class HttpSession:
         """See `Front`."""
         exchange = self._exchange(request, stream)
         if exchange is not None:
-            exchange.answer(_status_answer(status, body))
+            exchange.answer(_status_answer(status, body, request))
             self._forget(exchange)
 
     def ended(self, request: RequestId | None, stream: int) -> None:

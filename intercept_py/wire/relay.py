@@ -46,6 +46,8 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 """What messages that are being judged may have, all together."""
 _PATIENCE = 3600.0
 """Seconds that the client may take to answer the server: there may be a person to ask."""
+_LONGEST = 86_400.0
+"""Seconds after which progress does not prolong a request any more (MCP, lifecycle, timeouts: there is a maximum)."""
 _IMPATIENCE = 30.0
 """Seconds that the proxy's own questions, and requests that the client cancelled, may take at most."""
 
@@ -53,12 +55,14 @@ _IMPATIENCE = 30.0
 class _Pending(msgspec.Struct):
     """A request at the server. `client_id` None: the proxy's own. `cancelled`: nobody wants the answer.
 
-    `token`: the client's progress token, where another one was sent in its place.
+    `began`: when it went to the server; `since`: when the wait for it last started anew. `token`: the client's progress
+    token, where another one was sent in its place.
     """
 
     client_id: RequestId | None
     method: str
     modern: bool
+    began: float
     since: float
     generation: int = 0
     cancelled: bool = False
@@ -242,7 +246,7 @@ class Relay:
         if message.id is None:
             data = codec.encode(message.value)
             return [ToUpstream(data, False, None, message.method, message.params, message.arrival)]
-        pending = _Pending(message.id, str(message.method), message.modern, now, self._generation)
+        pending = _Pending(message.id, str(message.method), message.modern, now, now, self._generation)
         self._pending[ticket] = pending
         message.value["id"] = ticket
         if self._correlate:
@@ -489,7 +493,7 @@ class Relay:
 
     def _next_page(self, listing: Listing) -> list[Command]:
         ticket = self._mint()
-        self._pending[ticket] = _Pending(None, "tools/list", bool(listing.envelope), listing.since)
+        self._pending[ticket] = _Pending(None, "tools/list", bool(listing.envelope), listing.since, listing.since)
         return [listing.request(ticket)]
 
     def _listed(self, result: bytes) -> list[Command]:
@@ -525,13 +529,13 @@ class Relay:
         answer.
 
         Subscriptions wait for ever (MCP 2026-07-28: `subscriptions/listen` is answered when it ends). A server that
-        reports progress, or waits for the client to answer a question, is at work: then the wait starts anew.
+        reports progress, or waits for the client to answer a question, is at work: the wait starts anew, for a day.
         """
         commands: list[Command] = []
         if self._progressed or self._asked:
             self._progressed = False
             for pending in self._pending.values():
-                if pending.client_id is not None and not pending.cancelled:
+                if pending.client_id is not None and not pending.cancelled and now - pending.began < _LONGEST:
                     pending.since = now
         for ticket, pending in list(self._pending.items()):
             nobody_waits = pending.client_id is None or pending.cancelled

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import TextContent
@@ -30,6 +37,7 @@ NOTE = {"path": "/project/notes/plan.md", "content": "# Plan"}
 def test_every_example_is_known_to_these_tests() -> None:
     found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*") if path.is_file()}
     assert {name for name in found if "__pycache__" not in name} == {
+        "asgi.py",
         "client.py",
         "first-policy.yaml",
         "gateway/gateway.yaml",
@@ -52,6 +60,39 @@ def test_the_client_is_told_why_its_third_cancel_is_denied(tmp_path: Path) -> No
     assert (first, second) == ("first: cancelled", "second: cancelled")
     assert third.startswith("third: [INTERCEPT POLICY DENIED] two cancels a minute are enough; ask a person")
     assert audit.stat().st_size
+
+
+def test_the_proxy_serves_inside_another_application(tmp_path: Path) -> None:
+    paths = {"JOBS": str(tmp_path / "jobs"), "AUDIT": str(tmp_path / "audit.jsonl")}
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0", "asgi:app"]
+    with uvicorn(command, tmp_path, paths) as url:
+        assert urllib.request.urlopen(f"{url}/", timeout=20).read() == b"tools are at /tools/mcp"
+
+        async def use() -> list[str]:
+            async with Client(f"{url}/tools/mcp") as client:
+                return [tool.name for tool in (await client.list_tools()).tools]
+
+        assert anyio.run(use) == ["spawn_run", "list_runs", "cancel_run"]
+    events = [json.loads(line).get("event") for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert events[-1] == "stop"
+
+
+@contextmanager
+def uvicorn(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The URL of what the command serves. SIGTERM ends it."""
+    log = folder / "log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, env=os.environ | environment, stderr=said, stdout=said, cwd=folder)
+    try:
+        while (found := re.search(r"running on (\S+)", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM), log.read_text()  # uvicorn raises it again when all is done
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(

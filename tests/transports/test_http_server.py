@@ -674,6 +674,19 @@ async def test_a_status_of_the_servers_is_passed_on(tmp_path: Path, runner: str)
         assert (lost.status_code, lost.json()) == (404, {"error": 1})
 
 
+async def test_a_status_without_an_error_becomes_one_that_says_so(tmp_path: Path, runner: str) -> None:
+    upstream = Scripted(one_stream=False)
+    upstream.tools["busy"] = lambda link, one: link.receiver.status(one.ticket or 0, 429, b"")
+    upstream.tools["lost"] = lambda link, one: link.receiver.status(one.ticket or 0, 404, b"")
+    async with front(tmp_path, runner, upstream) as where:
+        headers = await begin(where)
+        for answer in (await post(where, call("busy", 7), headers), await post(where, call("busy", 7, modern=True))):
+            error = {"code": -32603, "message": "the server answered with HTTP status 429"}
+            assert (answer.status_code, answer.json()) == (429, {"jsonrpc": "2.0", "id": 7, "error": error})
+        lost = await post(where, call("lost"), headers)
+        assert (lost.status_code, lost.content) == (404, b"")
+
+
 @pytest.mark.parametrize(
     ("status", "told"), [(404, 404), (503, 503), (520, 502), (499, 502), (599, 502), (430, 502), (101, 502), (302, 502)]
 )

@@ -594,6 +594,17 @@ def test_a_call_is_given_time_while_the_server_reports_progress_or_waits_for_the
     assert settled(relay.expire(now=801.0, timeout=300.0)) == [(ticket, "timeout")]
 
 
+def test_progress_does_not_keep_a_call_for_ever() -> None:
+    relay = Relay()
+    ticket = forwarded(relay, call(id=1))
+    progress = line({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1}})
+    day, ended = 86_400, []
+    for minute in range(0, day + 600, 60):
+        relay.from_upstream(progress)
+        ended += [(minute, one) for one in settled(relay.expire(now=float(minute), timeout=300.0))]
+    assert ended == [(day + 240, (ticket, "timeout"))]
+
+
 def test_a_list_that_changes_while_it_is_fetched_is_fetched_again() -> None:
     relay = Relay()
     (page,) = sent_to(ToUpstream, relay.fetch_tools({}, now=0.0))
