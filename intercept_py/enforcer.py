@@ -93,10 +93,10 @@ class Commits:
 class Enforcer:
     """Judges for one connection. `clock` tells UTC seconds since the epoch, `timer` seconds that never go back.
 
-    `caller` is whose messages come now. `fail_open` is for limits that do not say themselves what they do while the
-    store is unavailable, see `Charge`. `outage` is what is known of that. `mint` names decisions, uniquely in a log;
-    without it they are counted, each with the beginning of the session's id. `observer` is told what becomes of
-    messages. `commits` is for enforcers that share `state` and `audit`.
+    `caller` is whose messages come now, `now` what records say of when. `fail_open` is for limits that do not say
+    themselves what they do while the store is unavailable, see `Charge`. `outage` is what is known of that. `mint`
+    names decisions, uniquely in a log; without it they are counted, each with the beginning of the session's id.
+    `observer` is told what becomes of messages. `commits` is for enforcers that share `state` and `audit`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Enforcer:
         self._requests: dict[tuple[str, bool], str] = {}  # what records of one kind of request share
         self._watch = None if observer is None else Watch(observer, timer)
         self._problem: str | None = None
-        self._now = ""
+        self.now = ""
         self.look_at_clock()
 
     # ---- what the policy hides and needs
@@ -176,8 +176,8 @@ class Enforcer:
     # ---- judging
 
     def look_at_clock(self) -> None:
-        """Records made until the next look carry this time: that of the bytes which caused them."""
-        self._now = timestamp(self._clock())
+        """What happens until the next look has this time: that of the bytes, or of whatever else, which caused it."""
+        self.now = timestamp(self._clock())
 
     def judge(self, judge: Judge, tool: Tool | None, caller: Caller) -> Verdict:
         """Decide, charge and append the record. It counts once `commit` has written it.
@@ -274,7 +274,7 @@ class Enforcer:
             if len(self._requests) >= _KEPT_REQUESTS:  # the other side invents methods
                 self._requests.clear()
             self._requests[method, modern] = request
-        self._audit.append(decision_record(self._now, decision_id, request, decision, call))
+        self._audit.append(decision_record(self.now, decision_id, request, decision, call))
 
     def commit(self, since: tuple[int, int] | None = None) -> Finding | None:
         """Keep all charges and write all records since the last commit.
@@ -328,6 +328,7 @@ class Enforcer:
 
         Where only the counters failed, calls that have none go on, and so do those that may go on uncounted.
         """
+        self.look_at_clock()  # the commit may have waited for a lock
         denied = verdicts
         if problem.code in _OF_STATE:
             try:
@@ -341,7 +342,7 @@ class Enforcer:
         denied = []
         for verdict in charged:
             opens = self._opens(fault, verdict.charges)
-            self._audit.append(uncounted_record(self._now, verdict.decision_id, fault, opens))
+            self._audit.append(uncounted_record(self.now, verdict.decision_id, fault, opens))
             if not opens:
                 denied.append(verdict)
             elif self._watch is not None:
@@ -354,11 +355,11 @@ class Enforcer:
         if verdict.receipt is not None:
             self._refund(verdict.receipt)
         if problem.code != "audit_unavailable":  # else there is no record of the allowance
-            self._append(outcome_record(self._now, verdict.decision_id, "withdrawn", 0))
+            self._append(outcome_record(self.now, verdict.decision_id, "withdrawn", 0))
         return _denial(verdict.decision_id, problem, None)
 
-    def settle(self, settle: Settle, ended: float) -> None:
-        """Append how an allowed request ended, `ended` on the timer.
+    def settle(self, settle: Settle, ended: float, at: str) -> None:
+        """Append how an allowed request ended: `ended` on the timer, when `now` was `at`.
 
         What never reached the server is given back (security rule 6).
         """
@@ -374,7 +375,7 @@ class Enforcer:
             outcome, more = _examined(settle.result, request.failure)
         if request.audit is _RESPONSE and settle.result:
             more |= self._kept_result(settle.result)
-        self._append(outcome_record(self._now, request.decision_id, outcome, ms, settle.code, more))
+        self._append(outcome_record(at, request.decision_id, outcome, ms, settle.code, more))
         if self._watch is not None:
             self._watch.ended(settle, outcome, ended - request.since)
 

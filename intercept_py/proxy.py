@@ -138,7 +138,7 @@ class Session:
         self._disagrees = disagrees
         self._group = group
         self._batch: list[tuple[Judge, Verdict]] = []
-        self._settled: list[tuple[Settle, float]] = []
+        self._settled: list[tuple[Settle, float, str]] = []
 
     def from_client(self, lines: Sequence[bytes | Incoming | ProtocolError | TooLong], limit: int) -> None:
         """Lines from the client, in order. All decisions among them are recorded with one write before any is sent.
@@ -186,16 +186,22 @@ class Session:
 
     def abandon(self, request_id: RequestId) -> None:
         """The client has gone away from this request and wants no answer."""
-        self._perform(self._relay.abandon(request_id))
+        self._perform_now(self._relay.abandon(request_id))
         self._finish_batch()
 
     def failed(self, ticket: int, why: str) -> None:
         """The request with this ticket will get no answer from the server."""
-        self._perform(self._relay.failed(ticket, why))
+        self._perform_now(self._relay.failed(ticket, why))
 
     def request_of(self, ticket: int) -> RequestId | None:
         """The client's id of a request at the server, see `Relay`."""
         return self._relay.request_of(ticket)
+
+    def _perform_now(self, commands: list[Command]) -> None:
+        """Perform what no message has caused: its records must not carry the time of the last one."""
+        if commands:
+            self._enforcer.look_at_clock()
+            self._perform(commands)
 
     def _perform(self, commands: list[Command]) -> None:
         for command in commands:
@@ -210,7 +216,7 @@ class Session:
             elif type(command) is ToClient:
                 self.to_client.append(command)
             elif type(command) is Settle:
-                self._settled.append((command, self._clock()))
+                self._settled.append((command, self._clock(), self._enforcer.now))
             else:
                 self._perform_rare(command)
 
@@ -313,8 +319,8 @@ class Session:
         """
         self.unanswered.clear()
         self._enforcer.tell()
-        for settle, ended in self._settled:
-            self._enforcer.settle(settle, ended)
+        for settle, ended, at in self._settled:
+            self._enforcer.settle(settle, ended, at)
         self._settled.clear()
 
     def rest(self) -> None:
@@ -355,14 +361,14 @@ class Session:
 
     def tick(self) -> None:
         """Give up on what the server has had too long. Call it at least once a second while `waiting`."""
-        self._perform(self._relay.expire(self._clock(), self._timeout or math.inf))
+        self._perform_now(self._relay.expire(self._clock(), self._timeout or math.inf))
         self._finish_batch()
 
     def upstream_gone(self, why: str) -> None:
         """The server ended: answer what is open, and then what only now got its turn behind a call that waited."""
-        self._perform(self._relay.upstream_gone(why))
+        self._perform_now(self._relay.upstream_gone(why))
         self._send_judged()
-        self._perform(self._relay.upstream_gone(why))
+        self._perform_now(self._relay.upstream_gone(why))
 
     def replace_policy(self, policy: Policy) -> None:
         """One reference is swapped: calls judged from now on see the new policy, all others the old one (promise 9)."""

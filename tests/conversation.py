@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Conversation", "Message", "call", "parse"]
+__all__ = ["LIMIT", "Conversation", "Message", "call", "parse"]
 
 import itertools
 import json

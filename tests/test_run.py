@@ -269,11 +269,15 @@ def test_a_client_that_stops_reading_does_not_grow_the_proxy(proxy: StartProxy) 
     wire.assert_no_survivors()
 
 
-def test_an_upstream_that_never_answers_is_given_up_after_the_timeout(proxy: StartProxy) -> None:
+def test_an_upstream_that_never_answers_is_given_up_after_the_timeout(proxy: StartProxy, audit: Path) -> None:
     wire = proxy(ALLOW, bad_server("silent", "calls"), "--timeout", "0.3")
     wire.initialize()
     assert "did not answer within 0.3 s" in wire.call("echo", {"text": "x"})["error"]["message"]
     assert wire.finish() == 0
+    records = [json.loads(line) for line in audit.read_bytes().splitlines()]
+    (end,) = (record for record in records if record.get("outcome") == "timeout")
+    (decision,) = (record for record in records if record["event"] == "decision" and record["id"] == end["id"])
+    assert decision["ts"] < end["ts"]
 
 
 def test_an_upstream_that_neither_reads_nor_answers_cannot_hold_the_proxy(proxy: StartProxy) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from intercept_py.policy import loader, pdp
-from tests.conversation import Conversation, call
+from tests.conversation import LIMIT, Conversation, call
 
 LIMITED = """
 hide: [purge]
@@ -382,6 +384,48 @@ def test_records_say_when_the_bytes_came_that_caused_them(tmp_path: Path) -> Non
     talk.session.rest()
     first, second, third, *ends = [record["ts"] for record in talk.records()]
     assert first == second < third < ends[0] < ends[1] < ends[2]
+
+
+def given_up(talk: Conversation) -> None:
+    talk.now += 301
+    talk.session.tick()
+
+
+def failed(talk: Conversation) -> None:
+    talk.session.failed(talk.calls()[0]["id"], "the connection broke")
+
+
+def cancelled(talk: Conversation) -> None:
+    talk.session.abandon(1)
+    failed(talk)
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [(given_up, "timeout"), (failed, "error"), (cancelled, "cancelled"), (Conversation.end, "upstream_gone")],
+)
+def test_an_end_that_no_message_brings_has_its_own_time(
+    happens: Callable[[Conversation], None], outcome: str, tmp_path: Path
+) -> None:
+    talk = Conversation("default: allow", tmp_path)
+    talk.say(call(1))
+    happens(talk)
+    talk.session.rest()
+    decision, end = talk.records()
+    assert end["outcome"] == outcome
+    assert decision["ts"] < end["ts"]
+
+
+def test_an_end_keeps_its_time_until_it_is_recorded(tmp_path: Path) -> None:
+    talk = Conversation("default: allow", tmp_path)
+    talk.say(call(1))
+    request = talk.calls()[0]
+    answer = {"jsonrpc": "2.0", "id": request["id"], "result": {}}
+    talk.session.from_upstream([json.dumps(answer).encode()], LIMIT)
+    talk.session.from_client([json.dumps(call(2)).encode()], LIMIT)
+    talk.session.rest()
+    first, second, end = talk.records()
+    assert first["ts"] < end["ts"] < second["ts"]
 
 
 def test_how_long_a_call_took_is_counted_from_its_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
