@@ -349,6 +349,23 @@ def test_a_last_line_without_its_end_is_served(proxy: StartProxy) -> None:
     assert wire.wait() == 0
 
 
+def test_requests_in_a_file_are_answered_into_a_file(policy: str, tmp_path: Path) -> None:
+    asked, answered = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    asked.write_text("".join(f'{{"jsonrpc":"2.0","id":{number},"method":"ping"}}\n' for number in (1, 2)))
+    command = proxy_command(policy, echo_server(), "--audit", str(tmp_path / "a.jsonl"))
+    with asked.open("rb") as stdin, answered.open("wb") as stdout:
+        done = subprocess.run(command, stdin=stdin, stdout=stdout, timeout=20, check=False)
+    assert done.returncode == 0
+    assert [json.loads(line)["id"] for line in answered.read_bytes().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("stdout", [subprocess.DEVNULL, subprocess.PIPE])
+def test_input_that_ends_at_once_is_the_end(stdout: int, policy: str, tmp_path: Path) -> None:
+    command = proxy_command(policy, echo_server(), "--audit", str(tmp_path / "a.jsonl"))
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, timeout=20, check=False)
+    assert (done.returncode, done.stdout or b"") == (0, b"")
+
+
 def test_what_was_asked_before_the_end_of_input_is_still_answered(proxy: StartProxy) -> None:
     wire = proxy("tools: {echo: {rules: [{validate: {required_args: true}}]}}\n")
     lines = [{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}]

@@ -31,7 +31,7 @@ class StdioFront:
     def __init__(self, limit: int) -> None:
         self._reader = LineReader(limit)
         self._client = Outlet(1)
-        self._is_file = stat.S_ISREG(os.fstat(0).st_mode)  # which no poller takes
+        self._polled = _may_be_polled(0)
         self._reading = False
         self._writing = False
         self._eof = False
@@ -104,7 +104,7 @@ class StdioFront:
         wanted = not self._eof and len(self._client.buffer) <= _HIGH_WATER
         if wanted != self._reading:
             self._reading = wanted
-            if self._is_file:
+            if not self._polled:
                 self._loop.call_soon(self._readable)
             elif wanted:
                 self._loop.add_reader(0, self._readable)
@@ -118,7 +118,7 @@ class StdioFront:
         self._watch()
 
     def _readable(self) -> None:
-        if not self._reading:  # a file is read when the loop comes to it
+        if not self._reading:  # what is not polled is read when the loop comes to it
             return
         try:
             data = os.read(0, _CHUNK)
@@ -134,6 +134,12 @@ class StdioFront:
         assert self._conversation is not None
         for line in self._reader.feed(data or b"\n"):  # the last line may lack its newline
             self._conversation.from_client(line)
-        if self._is_file:
+        if not self._polled:
             self._reading = False
         self._watch()
+
+
+def _may_be_polled(fd: int) -> bool:
+    """Whether an event loop takes it: it refuses files, `/dev/null` and the like, which never keep anybody waiting."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)

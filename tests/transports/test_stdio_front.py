@@ -1,0 +1,82 @@
+"""A client on stdin and stdout, whatever these are, in front of a server that speaks HTTP: the proxy as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.support.raw_http import RawServer, Seen, json_answer
+from tests.support.wire import MODERN_META
+
+pytestmark = pytest.mark.anyio
+
+PYTHON = [sys.executable, "-m", "intercept_py"]
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from intercept_py.__main__ import main; sys.exit(main())"
+REQUESTS = [{"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": MODERN_META}} for id in ("a", "b")]
+LINES = "".join(f"{json.dumps(request)}\n" for request in REQUESTS)
+
+
+@pytest.fixture(params=[PYTHON, [sys.executable, "-c", WITHOUT_UVLOOP]], ids=["uvloop", "asyncio"])
+def program(request: pytest.FixtureRequest) -> list[str]:
+    """Both event loops, which refuse what they cannot wait for in ways of their own."""
+    words: list[str] = request.param
+    return words
+
+
+async def answer(seen: Seen, writer: asyncio.StreamWriter) -> None:
+    writer.write(json_answer(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % json.loads(seen.body)["id"]))
+
+
+@asynccontextmanager
+async def proxy(
+    program: Sequence[str], folder: Path, url: str, stdin: int | IO[Any], stdout: int | IO[Any]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The proxy between these and the server at `url`."""
+    (folder / "policy.yaml").write_text("default: allow\n")
+    options = ("-c", str(folder / "policy.yaml"), "--audit", str(folder / "audit.jsonl"), "--upstream", url)
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *program, "run", *options, stdin=stdin, stdout=stdout, stderr=log
+        )
+    try:
+        async with asyncio.timeout(20):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_the_end_of_input_at_once_is_the_end(program: list[str], tmp_path: Path) -> None:
+    async with proxy(program, tmp_path, "http://127.0.0.1:1/", subprocess.DEVNULL, subprocess.PIPE) as process:
+        said, _ = await process.communicate()
+    assert (process.returncode, said) == (0, b"")
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+async def test_requests_in_a_file_are_answered_into_a_file(program: list[str], tmp_path: Path) -> None:
+    asked, answered = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    asked.write_text(LINES)
+    async with RawServer(answer) as server:
+        with asked.open("rb") as stdin, answered.open("wb") as stdout:
+            async with proxy(program, tmp_path, server.url, stdin, stdout) as process:
+                assert await process.wait() == 0
+    assert {json.loads(line)["id"] for line in answered.read_bytes().splitlines()} == {"a", "b"}
+
+
+async def test_answers_may_go_nowhere(program: list[str], tmp_path: Path) -> None:
+    async with (
+        RawServer(answer) as server,
+        proxy(program, tmp_path, server.url, subprocess.PIPE, subprocess.DEVNULL) as process,
+    ):
+        await process.communicate(LINES.encode())
+        assert process.returncode == 0
+        assert len(server.seen) == 2
