@@ -95,16 +95,23 @@ async def _serve(
 
 
 async def _relay(mount: Mount, limit: int, log: Log) -> int:
-    """Between our stdin and stdout and a server that is elsewhere."""
+    """Between our stdin and stdout and a server that is elsewhere; the exit status."""
     front = StdioFront(limit)
     conversation = mount.converse(front, Caller(), session=True)
     keeper = asyncio.ensure_future(mount.run())
-    with site.signals(stop=front.stop, reload=lambda: mount.reload(force=True), log=log):
+    status, why = OK, "the client is done"
+
+    def stop(signum: int) -> None:
+        nonlocal status, why
+        status, why = 128 + signum, "the proxy was told to stop"
+        front.stop()
+
+    with site.signals(stop=stop, reload=lambda: mount.reload(force=True), log=log):
         await front.run(conversation)
     keeper.cancel()
     await conversation.close()
-    await mount.close("the client is done")
-    return OK
+    await mount.close(why)
+    return status
 
 
 def _upstream(options: argparse.Namespace, command: list[str], log: Log) -> Upstream:

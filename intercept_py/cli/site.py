@@ -108,7 +108,7 @@ async def serve(
         for one in served:
             one.mount.reload(force=True)
 
-    with signals(stop=stop.set, reload=reload, log=log):
+    with signals(stop=lambda _: stop.set(), reload=reload, log=log):
         async with serving(app, listener, log):
             for one in served:
                 log("info", f"listening on {url_of(listener, one.path)}")
@@ -120,13 +120,13 @@ async def serve(
 
 
 @contextmanager
-def signals(*, stop: Callable[[], None], reload: Callable[[], None], log: Log) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop the proxy, and SIGHUP read policies anew."""
+def signals(*, stop: Callable[[int], object], reload: Callable[[], None], log: Log) -> Iterator[None]:
+    """Have SIGTERM and SIGINT stop the proxy (`stop` is told which of them), and SIGHUP read policies anew."""
     loop = asyncio.get_running_loop()
 
     def stopping(signum: int) -> None:
         log("info", f"stopping on {signal.Signals(signum).name}")
-        stop()
+        stop(signum)
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping, signum)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -80,3 +81,25 @@ async def test_answers_may_go_nowhere(program: list[str], tmp_path: Path) -> Non
         await process.communicate(LINES.encode())
         assert process.returncode == 0
         assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_told_in_the_exit_status(number: signal.Signals, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def hold(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with (
+        RawServer(hold) as server,
+        proxy(PYTHON, tmp_path, server.url, subprocess.PIPE, subprocess.PIPE) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write(LINES.encode())
+        await asked.wait()
+        process.send_signal(number)
+        await process.communicate()
+    assert process.returncode == 128 + number
+    *_, last = (json.loads(line) for line in (tmp_path / "audit.jsonl").read_bytes().splitlines())
+    assert (last["event"], last["reason"]) == ("stop", "the proxy was told to stop")
