@@ -407,7 +407,9 @@ class Enforcer:
     # ---- the session's own records
 
     def reloaded(self, problems: int) -> str | None:
-        """Record that a changed policy was taken, or refused for so many problems."""
+        """Record that a changed policy was taken, or refused for so many problems. One enforcer of a mount does."""
+        if self._watch is not None:
+            self._watch.reloaded(None if problems else self._policy)
         return self._say(reload_record(timestamp(self._clock()), self._server, self._policy.revision, problems))
 
     def stopped(self, reason: str) -> str | None:

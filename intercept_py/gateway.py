@@ -367,18 +367,12 @@ class Mount:
             for problem in exc.problems:
                 self._log("error", str(problem))
             self._log("error", f"the changed policy of `{self.server}` is refused, the one before stays in force")
-            self._reloaded(None, len(exc.problems))
+            self._main.reloaded(len(exc.problems))
             return
         if changed is not None:
             self._replace(changed)
             self._log("info", f"policy of `{self.server}` reloaded: {policy_file.describe(changed)}")
-            self._reloaded(changed, 0)
-
-    def _reloaded(self, policy: Policy | None, problems: int) -> None:
-        self._main.reloaded(problems)
-        if self._observer is not None:
-            with suppress(Exception):  # who watches must not be able to harm
-                self._observer.reloaded(policy)
+            self._main.reloaded(0)
 
     def _replace(self, policy: Policy) -> None:
         self._policy = policy

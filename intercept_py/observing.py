@@ -64,7 +64,7 @@ class Observer(Protocol):
         """Something that a decision needs did not work: the code of the denial that this causes (`Finding.code`)."""
 
     def reloaded(self, policy: Policy | None) -> None:
-        """A changed policy is in force, or (None) was refused. Whoever watches the file says so, not the enforcer."""
+        """A changed policy is in force, or (None) was refused."""
 
 
 class Observers:
@@ -186,6 +186,11 @@ class Watch:
         """See `Observer`."""
         with suppress(Exception):
             self._observer.failed(code)
+
+    def reloaded(self, policy: Policy | None) -> None:
+        """See `Observer`."""
+        with suppress(Exception):
+            self._observer.reloaded(policy)
 
 
 class Names:

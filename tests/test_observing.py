@@ -32,6 +32,7 @@ class Watcher:
         self.ends: list[tuple[str, Outcome, int | None, float]] = []
         self.failures: list[str] = []
         self.lists: list[list[str]] = []
+        self.policies: list[Policy | None] = []
 
     def decided(self, judged: Judged) -> object:
         self.decisions.append(judged)
@@ -46,7 +47,8 @@ class Watcher:
     def failed(self, code: str) -> None:
         self.failures.append(code)
 
-    def reloaded(self, policy: Policy | None) -> None: ...
+    def reloaded(self, policy: Policy | None) -> None:
+        self.policies.append(policy)
 
     def effects(self) -> list[tuple[object, str | None]]:
         """Each message's id and the code of its denial."""
@@ -203,6 +205,19 @@ def test_what_the_server_lists_is_told(tmp_path: Path) -> None:
     talk.answer(talk.upstream[0], {"tools": [{"name": "a"}, {"name": "b"}]})
     talk.end()
     assert watcher.lists == [["a", "b"]]
+
+
+@pytest.mark.parametrize("others", [[], [Broken()]], ids=["alone", "beside one that fails"])
+def test_a_reload_is_told_with_the_policy_that_is_in_force_and_one_that_fails_without(
+    others: list[Observer], tmp_path: Path
+) -> None:
+    watcher, changed = Watcher(), loader.load(b"default: allow\n", "policy.yaml")
+    talk = Conversation(POLICY, tmp_path, observer=Observers(watcher, *others))
+    talk.session.replace_policy(changed)
+    talk.session.enforcer.reloaded(0)
+    talk.session.enforcer.reloaded(2)
+    assert watcher.policies == [changed, None]
+    assert [record["accepted"] for record in talk.records()] == [True, False]
 
 
 def test_several_observers_are_told_the_same_and_get_back_what_each_gave(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["serve"]
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -27,6 +28,7 @@ from intercept_py.identity.client_credentials import Grant
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
+from intercept_py.telemetry import open_telemetry
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_guard import is_loopback
 from intercept_py.transports.http_service import bind
@@ -40,7 +42,7 @@ async def serve(
     """Serve until told to end. Limits are counted at `url`. Raises one of our faults if that cannot begin."""
     listener = bind(gateway.host, gateway.port, authenticated=gateway.auth is not None)
     try:
-        observers = Observers(log)
+        observers = Observers(open_telemetry(os.environ, __version__, log))
         known = msgspec.structs.replace(gateway, public_url=gateway.public_url or site.url_of(listener, ""))
         maker = _Maker(known, url, audit, observers, log)
         served = [maker.make(server, policies[server.name], resolved) for server in gateway.servers]

@@ -12,6 +12,7 @@ import os
 import time
 from argparse import Namespace
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from intercept_py import __version__, policy_file, processes, state
 from intercept_py.audit.log import AuditLog
@@ -26,11 +27,14 @@ from intercept_py.cli.arguments import (
     server_name,
     state_url,
 )
-from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
+from intercept_py.errors import AuditError, InterceptError, PolicyError, StateError, UpstreamError
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
 from intercept_py.transports.signals import Signals
+
+if TYPE_CHECKING:
+    from intercept_py.telemetry import Telemetry
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +69,12 @@ def main(argv: list[str]) -> int:
 def _wrap(options: Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log) -> int:
     """From stdio to stdio: the client and a child of ours."""
     server = server_name(command)
+    try:
+        telemetry = _telemetry(log)
+    except InterceptError as exc:
+        log("error", str(exc))
+        return CANNOT_CREATE
+    observer = None if telemetry is None else telemetry.watch(server, policy, "pipe")
     with Signals() as signals:
         try:
             audit.append(start_record(timestamp(time.time()), server, policy.revision, __version__))
@@ -84,7 +94,19 @@ def _wrap(options: Namespace, command: list[str], policy: Policy, counters: Defe
         # Imported while the server starts, so that neither has to wait for the other.
         from intercept_py.cli.session import relay
 
-        return relay(options, policy, counters, audit, server, child, signals, log)
+        status = relay(options, policy, counters, audit, server, child, signals, log, observer)
+        if telemetry is not None:
+            telemetry.close()
+        return status
+
+
+def _telemetry(log: Log) -> Telemetry | None:
+    """What sends, where the environment asks for it. Raises `TelemetryError`."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from intercept_py.telemetry import open_telemetry
+
+    return open_telemetry(os.environ, __version__, log)
 
 
 def _has_standard_streams() -> bool:

@@ -28,6 +28,7 @@ from intercept_py.log import Log
 from intercept_py.model import Caller
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
+from intercept_py.telemetry import open_telemetry
 from intercept_py.transports.http_address import parse_url
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_service import bind
@@ -56,6 +57,7 @@ async def _serve(
     options: argparse.Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log
 ) -> int:
     server = server_name(command) if command else _url_name(options.upstream)
+    telemetry = open_telemetry(os.environ, __version__, log)
     upstream = _upstream(options, command, log)
     listener = door = None
     try:
@@ -75,11 +77,15 @@ async def _serve(
     watch = None if options.no_reload else policy_file.Watch(options.config, policy.revision)
     settings = Settings(options.timeout, options.max_message_bytes, options.state_fail_mode == "open")
     if listener is None:
-        mount = Mount(server, policy, watch, counters, audit, upstream, log, settings)
-        return await _relay(mount, options.max_message_bytes, log)
+        observer = None if telemetry is None else telemetry.watch(server, policy, "pipe")
+        mount = Mount(server, policy, watch, counters, audit, upstream, log, settings, observer=observer)
+        status = await _relay(mount, options.max_message_bytes, log)
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.close)
+        return status
     if (warning := policy_file.warning_of_sessions(options.config, policy)) is not None:
         log("warn", warning)
-    observers = site.Observers(log)
+    observers = site.Observers(telemetry)
     observer = observers.watch(server, policy, state_url(options.state, policy), options.state_prefix, counters)
     mount = Mount(server, policy, watch, counters, audit, upstream, log, settings, door, observer)
     http = HttpSettings(

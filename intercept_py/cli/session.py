@@ -16,6 +16,7 @@ from intercept_py.enforcer import Enforcer
 from intercept_py.errors import PolicyError
 from intercept_py.log import Log
 from intercept_py.model import Caller
+from intercept_py.observing import Observer
 from intercept_py.policy.rules import Policy
 from intercept_py.processes import Child
 from intercept_py.proxy import Session
@@ -33,11 +34,14 @@ def relay(
     child: Child,
     signals: Signals,
     log: Log,
+    observer: Observer | None,
 ) -> int:
     """Relay between client and child until one of them is done; the exit status. `options` are those of `run`."""
     caller = Caller(session=os.urandom(16).hex())
     fail_open = options.state_fail_mode == "open"
-    enforcer = Enforcer(policy, counters, audit, server, caller, time.time, time.monotonic, fail_open=fail_open)
+    enforcer = Enforcer(
+        policy, counters, audit, server, caller, time.time, time.monotonic, fail_open=fail_open, observer=observer
+    )
     session = Session(enforcer, log, time.monotonic, options.timeout)
     idle = None if options.no_reload else _reloader(session, enforcer, options, policy, log)
     collect_rarely()

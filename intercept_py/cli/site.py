@@ -8,7 +8,6 @@ from __future__ import annotations
 __all__ = ["MAX_CHILDREN", "MAX_SESSIONS", "Observers", "Served", "reach", "run", "serve", "signals", "url_of"]
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from intercept_py.observing import Observer
 from intercept_py.policy.rules import Policy
 from intercept_py.state import State
 from intercept_py.state.limit_use import Store
-from intercept_py.telemetry import open_telemetry
+from intercept_py.telemetry import Telemetry
 from intercept_py.transports.http_address import parse_fields
 from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_gateway import Document, Settings
@@ -62,11 +61,11 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Observers:
-    """Metrics, and traces where the environment asks for them. Raises `TelemetryError`."""
+    """Metrics, and telemetry where it is asked for."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, telemetry: Telemetry | None) -> None:
         self.metrics = Metrics(__version__)
-        self._telemetry = open_telemetry(os.environ, __version__, log)
+        self._telemetry = telemetry
 
     def watch(self, server: str, policy: Policy, url: str, prefix: str, counters: State) -> Observer:
         """The observer for one server, whose limits are counted at `url` under `prefix`."""
