@@ -10,7 +10,7 @@ Below: `link_requests`, `http_client`, `wire.http_fields`. Above: `upstreams`.
 
 from __future__ import annotations
 
-__all__ = ["HttpLink", "Remote"]
+__all__ = ["HttpLink", "Remote", "trace_of"]
 
 import asyncio
 from collections import deque
@@ -73,8 +73,8 @@ def _fields_of_plain_call(name: str, version: str) -> bytes:
     return _POST + encode_fields(outbound_fields("tools/call", params, None))
 
 
-def _trace(arrival: Arrival | None) -> bytes:
-    """Trace context goes on as it came, if it is sound."""
+def trace_of(arrival: Arrival | None) -> bytes:
+    """The lines of a message's trace context, which goes on as it came if it is sound."""
     if arrival is None or arrival.traceparent is None:
         return b""
     return encode_fields(trace_fields(arrival.traceparent, arrival.tracestate))
@@ -192,10 +192,13 @@ class HttpLink:
             if method == "initialize":
                 self._session, self._first = None, post
             fields = _POST + encode_fields(outbound_fields(method, params, agreed)) + self._session_field()
+            fields += trace_of(message.arrival)
         elif method == "tools/call":
-            fields = _fields_of_call(params, version, mirrors_in(self._known, params["name"])) + _trace(message.arrival)
+            fields = _fields_of_call(params, version, mirrors_in(self._known, params["name"])) + trace_of(
+                message.arrival
+            )
         else:
-            fields = _POST + encode_fields(outbound_fields(method, params, None)) + _trace(message.arrival)
+            fields = _POST + encode_fields(outbound_fields(method, params, None)) + trace_of(message.arrival)
         self._remote.client.send("POST", fields, message.data, post)
 
     def _notify(self, message: ToUpstream, modern: bool) -> None:
@@ -212,7 +215,8 @@ class HttpLink:
             self._first = notice
             notice.begins = self._alone and message.method == "notifications/initialized"
         fields = encode_fields(outbound_fields(message.method, message.params, self._version))
-        self._remote.client.send("POST", _POST + fields + self._session_field(), message.data, notice)
+        fields += self._session_field() + trace_of(message.arrival)
+        self._remote.client.send("POST", _POST + fields, message.data, notice)
 
     def _hang_up(self, ticket: object) -> bool:
         """End a request that was cancelled; False if the server has to be told (MCP 2025-11-25, cancellation)."""

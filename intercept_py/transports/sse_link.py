@@ -16,7 +16,7 @@ from intercept_py.errors import UpstreamError
 from intercept_py.transports.client_connection import Request
 from intercept_py.transports.conversation import Receiver
 from intercept_py.transports.http_address import encode_fields, parse_url
-from intercept_py.transports.http_link import Remote
+from intercept_py.transports.http_link import Remote, trace_of
 from intercept_py.transports.link_messages import EVENTS, JSON, is_encoded, media_type, one_line, refusal
 from intercept_py.wire.commands import ToUpstream
 from intercept_py.wire.sse import EventReader, ServerEvent
@@ -114,8 +114,10 @@ class SseLink:
     def _deliver(self) -> None:
         """Send the next message, once the server has the one before: two connections have no order."""
         if self._target is not None and self._delivery is None and self._queue:
-            self._delivery = _Delivery(self, self._queue.popleft())
-            self._remote.client.send("POST", _POST, self._delivery.message.data, self._delivery, self._target)
+            message = self._queue.popleft()
+            self._delivery = _Delivery(self, message)
+            fields = _POST + trace_of(message.arrival)
+            self._remote.client.send("POST", fields, message.data, self._delivery, self._target)
 
     def delivered(self, delivery: _Delivery, status: int) -> None:
         """The server has answered a message with this status."""

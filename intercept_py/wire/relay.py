@@ -201,7 +201,8 @@ class Relay:
             return [Withdraw(ticket), Unanswered(request_id)]
         self._pending[ticket].cancelled = True
         message.params["requestId"] = ticket
-        told = ToUpstream(codec.encode(message.value), method=message.method, params=message.params)
+        data = codec.encode(message.value)
+        told = ToUpstream(data, False, None, message.method, message.params, message.arrival)
         # Where a server has streams it ends that of the request, with or without an answer.
         return [told, Unanswered(request_id)] if self._correlate else [told]
 

@@ -228,18 +228,32 @@ async def test_a_modern_call_has_the_fields_that_repeat_it() -> None:
         assert seen.field("mcp-param-region") == "=?base64?S8O2bG4=?="
 
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize("state", [None, "rojo=1"])
-async def test_the_trace_context_of_a_message_goes_on_as_it_came(state: str | None) -> None:
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    traced = msgspec.structs.replace(asks(1, "tools/call", name="t"), arrival=Arrival(parent, state, "2026-07-28"))
-    async with RawServer(answering()) as server, talk(server.url) as it:
-        it.link.send([traced, asks(2, "tools/call", name="t")])
+async def test_the_trace_context_of_a_message_goes_on_as_it_came(state: str | None, modern: bool) -> None:
+    traced = msgspec.structs.replace(asks(1, "tools/call", modern=modern, name="t"), arrival=Arrival(PARENT, state))
+    async with RawServer(answering()) as server, talk(server.url, version=None if modern else "2025-06-18") as it:
+        it.link.send([traced, asks(2, "tools/call", modern=modern, name="t")])
         await it.told.message(1)
         await it.told.message(2)
         first, second = sorted(server.seen, key=lambda seen: seen.body)
-        assert first.field("traceparent") == parent
-        assert [value for name, value in first.fields if name == "tracestate"] == ([] if state is None else [state])
-        assert not {"traceparent", "tracestate"} & {name for name, _ in second.fields}
+        assert trace(first) == (PARENT, state)
+        assert trace(second) == (None, None)
+
+
+async def test_the_trace_context_of_a_notification_goes_on_as_it_came() -> None:
+    traced = msgspec.structs.replace(notifies("notifications/roots/list_changed"), arrival=Arrival(PARENT, "rojo=1"))
+    async with RawServer(answering()) as server, talk(server.url, version="2025-06-18") as it:
+        it.link.send([traced])
+        await _until(lambda: bool(server.seen))
+        assert trace(server.seen[0]) == (PARENT, "rojo=1")
+
+
+def trace(seen: Seen) -> tuple[str | None, str | None]:
+    return seen.field("traceparent"), seen.field("tracestate")
 
 
 HANDSHAKE = '{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"s","version":"1"}}'

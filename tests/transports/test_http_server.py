@@ -297,6 +297,20 @@ async def test_a_message_takes_along_what_its_own_request_said_besides(tmp_path:
     assert besides == [Arrival(parent, parent and "a=b", "2026-07-28") for parent in (*parents, None)]
 
 
+async def test_messages_of_a_session_take_along_what_their_requests_said_besides(tmp_path: Path, runner: str) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with front(tmp_path, runner) as where:
+        traced = await begin(where, traceparent=parent)
+        holding = asyncio.ensure_future(post(where, call("hold", 5), traced))
+        await where.upstream.until(lambda: "tools/call" in where.upstream.methods())
+        await post(where, message("notifications/cancelled", None, requestId=5), traced)
+        (link,) = where.upstream.links
+        link.fail(next(told.ticket or 0 for told in link.told if told.method == "tools/call"), -32000)
+        await holding
+        arrivals = {told.method: told.arrival and told.arrival.traceparent for told in link.told}
+    assert arrivals == dict.fromkeys(("initialize", "tools/call", "notifications/cancelled"), parent)
+
+
 @pytest.mark.parametrize("name", ["mcp-method", "MCP-Name", "mcp-protocol-version", "Content-Type", "Origin"])
 async def test_a_field_that_only_one_reader_may_see_is_refused_twice(tmp_path: Path, runner: str, name: str) -> None:
     async with front(tmp_path, runner) as where, http() as client:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from intercept_py.log import Log
@@ -16,6 +17,7 @@ from intercept_py.transports.http_client import HttpClient
 from intercept_py.transports.http_link import Remote
 from intercept_py.transports.sse_link import SseLink
 from intercept_py.wire.commands import ToUpstream
+from intercept_py.wire.messages import Arrival
 from tests.support.raw_http import Answering, RawServer, Seen, json_answer
 from tests.support.sdk_process import sdk_server
 from tests.support.told import Told, asks, notifies
@@ -81,6 +83,18 @@ async def test_messages_go_one_after_the_other_to_where_the_server_says() -> Non
         assert {(seen.method, seen.target) for seen in posts} == {("POST", "/messages?session_id=1")}
         assert [json.loads(seen.body)["id"] for seen in posts] == list(range(1, 20))
         assert server.connections == 2
+
+
+async def test_the_trace_context_of_a_message_goes_on_as_it_came() -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = msgspec.structs.replace(asks(1, "ping", modern=False), arrival=Arrival(parent, "rojo=1"))
+    async with RawServer(stream(ENDPOINT)) as server, link(server.url) as (it, _):
+        it.send([traced, asks(2, "ping", modern=False)])
+        async with asyncio.timeout(20):
+            while len(server.seen) < 3:
+                await asyncio.sleep(0.001)
+        fields = [(seen.field("traceparent"), seen.field("tracestate")) for seen in server.seen]
+        assert fields == [(None, None), (parent, "rojo=1"), (None, None)]
 
 
 @pytest.mark.parametrize(
