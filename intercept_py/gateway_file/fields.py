@@ -63,7 +63,7 @@ FIELDS: Final = (
     ),
     Field(
         "gateway", "audit", "a file", "one a day in the user's state directory",
-        "the audit file; every record names its server",
+        "the audit file; a decision names its server, an outcome has the `id` of its decision",
     ),
     Field(
         "gateway", "state", 'a URL, `env:NAME` or `"@FILE"`', "as for `run`",
