@@ -35,7 +35,8 @@ class StdioFront:
         self._reading = False
         self._writing = False
         self._eof = False
-        self._stop: asyncio.Event = asyncio.Event()
+        self._done = asyncio.Event()
+        self._stopped = False
         self._loop = asyncio.get_running_loop()
         self._conversation: Conversation | None = None
 
@@ -47,9 +48,8 @@ class StdioFront:
             os.set_blocking(fd, False)
         try:
             self._watch()
-            await self._stop.wait()
-            if self._eof and conversation.waiting:
-                await self._answers()
+            await self._done.wait()
+            await self._answers()
         finally:
             self._eof = True
             self._watch()
@@ -57,13 +57,15 @@ class StdioFront:
                 os.set_blocking(fd, was)
 
     def stop(self) -> None:
-        """End `run`."""
-        self._stop.set()
+        """End `run`, without waiting for anything."""
+        self._stopped = True
+        self._done.set()
 
     async def _answers(self) -> None:
         """Wait for what was asked before the client closed its side; it may still read."""
+        assert self._conversation is not None
         until = self._loop.time() + _PENDING_GRACE
-        while self._conversation is not None and self._conversation.waiting and self._loop.time() < until:
+        while self._conversation.waiting and not self._stopped and self._loop.time() < until:
             await asyncio.sleep(0.01)
 
     # ---- what the conversation tells us, see `Front`
@@ -130,7 +132,7 @@ class StdioFront:
             data = b""
         if not data:
             self._eof = True
-            self.stop()
+            self._done.set()
         assert self._conversation is not None
         for line in self._reader.feed(data or b"\n"):  # the last line may lack its newline
             self._conversation.from_client(line)

@@ -20,12 +20,18 @@ from tests.support.wire import MODERN_META
 pytestmark = pytest.mark.anyio
 
 PYTHON = [sys.executable, "-m", "intercept_py"]
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from intercept_py.__main__ import main; sys.exit(main())"
+MAIN = "; import sys; from intercept_py.__main__ import main; sys.exit(main())"
+WITHOUT_UVLOOP = [sys.executable, "-c", f"import sys; sys.modules['uvloop'] = None{MAIN}"]
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"from intercept_py.transports import stdio_front as it; it._PENDING_GRACE = 1e9{MAIN}",
+]
 REQUESTS = [{"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": MODERN_META}} for id in ("a", "b")]
 LINES = "".join(f"{json.dumps(request)}\n" for request in REQUESTS)
 
 
-@pytest.fixture(params=[PYTHON, [sys.executable, "-c", WITHOUT_UVLOOP]], ids=["uvloop", "asyncio"])
+@pytest.fixture(params=[PYTHON, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
 def program(request: pytest.FixtureRequest) -> list[str]:
     """Both event loops, which refuse what they cannot wait for in ways of their own."""
     words: list[str] = request.param
@@ -84,7 +90,10 @@ async def test_answers_may_go_nowhere(program: list[str], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_is_told_in_the_exit_status(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [False, True], ids=["input goes on", "input has ended"])
+async def test_a_signal_ends_it_at_once_and_is_told_in_the_exit_status(
+    number: signal.Signals, ended: bool, tmp_path: Path
+) -> None:
     asked = asyncio.Event()
 
     async def hold(seen: Seen, writer: asyncio.StreamWriter) -> None:
@@ -93,13 +102,17 @@ async def test_a_signal_is_told_in_the_exit_status(number: signal.Signals, tmp_p
 
     async with (
         RawServer(hold) as server,
-        proxy(PYTHON, tmp_path, server.url, subprocess.PIPE, subprocess.PIPE) as process,
+        proxy(PATIENT, tmp_path, server.url, subprocess.PIPE, subprocess.PIPE) as process,
     ):
         assert process.stdin is not None
-        process.stdin.write(LINES.encode())
+        line = json.dumps(REQUESTS[0])
+        if ended:
+            process.stdin.write(line.encode())  # which is read when nothing can follow
+            process.stdin.close()
+        else:
+            process.stdin.write(f"{line}\n".encode())
         await asked.wait()
         process.send_signal(number)
-        await process.communicate()
-    assert process.returncode == 128 + number
+        assert await process.wait() == 128 + number
     *_, last = (json.loads(line) for line in (tmp_path / "audit.jsonl").read_bytes().splitlines())
     assert (last["event"], last["reason"]) == ("stop", "the proxy was told to stop")
