@@ -1,6 +1,6 @@
 """The proxy's HTTP side as an ASGI 3 application, for servers other than ours (ASGI specification, HTTP and lifespan).
 
-Below: `http_messages`. Above: `http_server.create_app`.
+Below: `http_arrivals`, `http_messages`. Above: `http_server.create_app`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from intercept_py.transports.http_arrivals import SMALL, Arrivals
 from intercept_py.transports.http_gateway import Settings
-from intercept_py.transports.http_messages import Answer, Field, Fields, Reply, nobody, too_long, too_slow
+from intercept_py.transports.http_messages import Answer, Field, Fields, Reply, crowded, nobody, too_long, too_slow
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -27,6 +28,7 @@ class Handler(Protocol[IntakeT]):
     """What answers requests, see `http_host.Handler` and `http_server.App`."""
 
     settings: Settings
+    arrivals: Arrivals
 
     def read(self, method: str, path: str, fields: list[Field], address: str) -> Any: ...
     def admit(self, head: Any) -> IntakeT | Answer: ...
@@ -82,23 +84,39 @@ class AsgiApp:
 
     async def _read(self, receive: Receive) -> bytes | Answer | None:
         """The body; its refusal; None if the client went away."""
-        settings = self.handler.settings
-        parts: list[bytes] = []
-        size = 0
+        settings, arrivals = self.handler.settings, self.handler.arrivals
+        body = bytearray()
+        deadline = asyncio.timeout(settings.body_patience)
+        sender = _Sender(deadline)
         try:
-            async with asyncio.timeout(settings.body_patience):
+            async with deadline:
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
                         return None
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > settings.body_limit:
+                    body += message.get("body", b"")
+                    if len(body) > settings.body_limit:
                         return too_long(settings.body_limit)
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        return bytes(body)
+                    if len(body) > SMALL:
+                        arrivals.keep(sender, len(body))
         except TimeoutError:
-            return too_slow(settings.body_patience)
+            return crowded() if sender.gave_way else too_slow(settings.body_patience)
+        finally:
+            arrivals.release(sender)
+
+
+class _Sender:
+    """A client whose body is being read until a deadline, see `http_arrivals.Sender`."""
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self.gave_way = False
+        self._deadline = deadline
+
+    def give_way(self) -> None:
+        self.gave_way = True
+        self._deadline.reschedule(0.0)
 
 
 class _AsgiReply:

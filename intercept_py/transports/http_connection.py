@@ -4,7 +4,7 @@ It exists because a call through a general ASGI server costs several times as mu
 task, timer or lock for a request: the parser calls back, the app answers when it can, and `http_service` looks at the
 deadlines of all connections once a second. Left out on purpose: TLS, upgrades, HTTP/2.
 
-Below: `http_host`, `http_reader`. Above: `http_service`.
+Below: `http_arrivals`, `http_host`, `http_reader`. Above: `http_service`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from intercept_py.transports.http_arrivals import SMALL
 from intercept_py.transports.http_host import Host
-from intercept_py.transports.http_messages import JSON, Answer, Fields, nobody, problem, too_slow
+from intercept_py.transports.http_messages import JSON, Answer, Fields, crowded, nobody, problem, too_slow
 from intercept_py.transports.http_reader import Request, RequestReader, encode_fields
 from intercept_py.transports.prompt_writing import PromptWriter
 
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._reply: _ConnectionReply | None = None  # that is not complete
         self._awaited: tuple[Request | None, bool] = (None, True)  # what the deadline is for: a request, its head
+        self._counted = False  # among `Arrivals`
         self._doubtful: Request | None = None  # nobody knows yet who sends it: its body is not read
         self._pumping = False
         self._stalled = False  # the client does not read
@@ -123,6 +125,7 @@ class Connection(asyncio.Protocol):
         self._host.connections.discard(self)
         self._deaf = True
         self._doubtful = None
+        self._host.app.arrivals.release(self)
         self._reader.close()
         reply, self._reply = self._reply, None
         if reply is not None:
@@ -144,6 +147,7 @@ class Connection(asyncio.Protocol):
             self._wait()
         if reader.request is not None:
             self._doubt()
+            self._count()
 
     def _doubt(self) -> None:
         """Nobody unknown makes us keep more of a body than what came together with its head."""
@@ -158,6 +162,23 @@ class Connection(asyncio.Protocol):
         if request is not None and not self._deaf:
             self._reader.settle(request, intake)
             self._pump()
+
+    def _count(self) -> None:
+        """What is kept of bodies is bounded for all clients together."""
+        size = self._reader.kept()
+        if size > SMALL:
+            self._counted = True
+            self._host.app.arrivals.keep(self, size)
+        elif self._counted:
+            self._counted = False
+            self._host.app.arrivals.release(self)
+
+    def give_way(self) -> None:
+        """See `Sender`. Requests whose turn has not come are not answered, as the end of the connection tells."""
+        self._counted = False
+        self._reader.ready.clear()
+        self._reader.refuse(crowded())
+        self._pump()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it may do so for some time."""
@@ -192,6 +213,8 @@ class Connection(asyncio.Protocol):
                     self._host.app.take(request.intake, b"".join(request.body), reply)
         finally:
             self._pumping = False
+        if self._counted:
+            self._count()
         if self._deaf:
             return
         if reader.refusal is not None and self._reply is None and not reader.ready:
@@ -206,6 +229,7 @@ class Connection(asyncio.Protocol):
         if self.transport.is_reading() == wait:
             if wait:
                 self.transport.pause_reading()
+                self._count()
             else:
                 self.transport.resume_reading()
 
@@ -287,6 +311,8 @@ class Connection(asyncio.Protocol):
         Closing at once would make the kernel withdraw the answer from a client that still sends (RFC 9112, 9.6).
         """
         self._deaf = True
+        self._reader.refuse(answer)
+        self._host.app.arrivals.release(self)
         last = Request()
         last.close = True
         self.writer.write(self.encode(answer, last))

@@ -68,6 +68,7 @@ class Document(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     """Bounds and names: sizes in bytes, times in seconds.
 
+    `bodies_limit`: of all bodies together that are arriving; `body_limit` if that is more.
     `local`: only this machine reaches the server. `hosts` and `origins`: see `Guard`. `open_probes`: health, readiness
     and metrics are for anybody; else for callers that a gateway knows, and all of this machine where it is `local`.
     `heartbeat`: after that long, twice at most, an answer that is silent gives a sign of life.
@@ -78,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True):
     origins: tuple[str, ...] = ()
     open_probes: bool = False
     body_limit: int = 10 * 1024 * 1024
+    bodies_limit: int = 256 * 1024 * 1024
     body_patience: float = 30.0
     session_idle: float = 30 * 60.0
     max_sessions: int = 10_000

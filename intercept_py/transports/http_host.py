@@ -10,6 +10,7 @@ __all__ = ["Handler", "Host"]
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from intercept_py.transports.http_arrivals import Arrivals
 from intercept_py.transports.http_gateway import Settings
 from intercept_py.transports.http_heads import Heads
 from intercept_py.transports.http_messages import Field, Reply
@@ -25,6 +26,10 @@ class Handler(Protocol):
     @property
     def settings(self) -> Settings:
         """The bounds of bodies."""
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """The bodies that are arriving."""
 
     def read(self, method: str, path: str, fields: list[Field], address: str) -> Any:
         """What a head says, or the answer that refuses it; the same for the same head, always."""

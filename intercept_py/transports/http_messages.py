@@ -13,6 +13,7 @@ __all__ = [
     "Field",
     "Fields",
     "Reply",
+    "crowded",
     "empty",
     "json_answer",
     "nobody",
@@ -29,6 +30,7 @@ import msgspec
 from intercept_py.model import Json, RequestId
 from intercept_py.wire import messages
 from intercept_py.wire.codec import INVALID_REQUEST
+from intercept_py.wire.messages import INTERNAL_ERROR
 
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = tuple[Field, ...]
@@ -105,6 +107,12 @@ def problem(
 def too_long(limit: int) -> Answer:
     """A body over the bound."""
     return problem(413, f"the body is longer than {limit} bytes", close=True)
+
+
+def crowded() -> Answer:
+    """A body that has no room beside those of others."""
+    why = "too much is being sent at once: try again later"
+    return problem(503, why, (b"retry-after", b"5"), code=INTERNAL_ERROR, close=True)
 
 
 def too_slow(patience: float) -> Answer:

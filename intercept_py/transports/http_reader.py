@@ -21,6 +21,8 @@ _MAX_HEAD: Final = 64 * 1024
 _MAX_FIELDS: Final = 100
 _SMALL: Final = 64 * 1024
 """Of a body that is refused, bytes that are read so that the connection can be kept."""
+_MANY: Final = 1024
+"""Pieces of a body that are kept apart."""
 _MAX_WISHES: Final = 100
 """Requests on one connection that may ask for another protocol: each of them is read twice."""
 _FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding"})
@@ -117,13 +119,23 @@ class RequestReader:
         """Read nothing more."""
         if self.refusal is None:
             self.refusal = answer
-            self.request = None
+            if self.request is not None:
+                self.request.body.clear()
+                self.request = None
 
     def close(self) -> None:
         """Nothing more comes. Rings of references would wait for the garbage collector, which comes rarely."""
         self.ready.clear()
         self._proceed = _ignore
         del self._parser
+
+    def kept(self) -> int:
+        """Bytes of bodies that nobody has taken. Pieces become one where many small ones would take much more room."""
+        waiting = [*self.ready] if self.request is None else [*self.ready, self.request]
+        for request in waiting:
+            if len(request.body) > _MANY:
+                request.body[:] = [b"".join(request.body)]
+        return sum([request.size for request in waiting])
 
     def doubtful(self) -> Request | None:
         """The request whose body has begun to come though nobody knows who calls: read no more, and `settle` it."""

@@ -18,6 +18,7 @@ import msgspec
 
 from intercept_py.log import Log
 from intercept_py.model import Caller
+from intercept_py.transports.http_arrivals import Arrivals
 from intercept_py.transports.http_asgi import AsgiApp
 from intercept_py.transports.http_endpoint import Endpoint
 from intercept_py.transports.http_gateway import Challenge, Document, Gateway, Settings
@@ -60,6 +61,7 @@ class App:
         apart: Mapping[str, Settings] = MappingProxyType({}),
     ) -> None:
         self.settings = settings
+        self.arrivals = Arrivals(max(settings.bodies_limit, settings.body_limit), log)
         self._ending = False
         self._guard = Guard(local=settings.local, hosts=settings.hosts, origins=settings.origins)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from intercept_py.errors import InterceptError
+from intercept_py.transports.http_gateway import Settings
 from intercept_py.transports.http_service import bind, new_event_loop
 from intercept_py.wire.commands import ToUpstream
 from tests.support import web
-from tests.support.http_front import JSON, Link, Scripted, call, front, message, talk
-from tests.transports.test_http_connection import FIELDS, GOOD, LAST, statuses
+from tests.support.http_front import JSON, RUNNERS, Front, Link, Scripted, call, front, message, talk
+from tests.transports.test_http_connection import BODY, FIELDS, GOOD, LAST, chunks, statuses
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +117,60 @@ async def test_what_all_clients_together_leave_unread_is_bounded(tmp_path: Path)
         heard = await asyncio.gather(*(_all_of(reader, size) for reader in readers))
         assert sum(heard) < len(readers)
         assert len(await talk(where.port, LAST)) > size
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("piece", [1_000_000, 100], ids=["large pieces", "small pieces"])
+async def test_bodies_that_are_arriving_are_bounded_together(tmp_path: Path, runner: str, piece: int) -> None:
+    """Those that have been on their way for longest give way, so that nobody is kept out by who never finishes."""
+    size = 1_000_000
+    begun = b"POST /mcp HTTP/1.1\r\n" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\n"
+    begun += (b"%x\r\n%b\r\n" % (piece, b" " * piece)) * (size // piece)
+    async with front(tmp_path, runner, settings=Settings(body_limit=2 * size, bodies_limit=5 * size // 2)) as where:
+        clients = [await asyncio.open_connection("127.0.0.1", where.port) for _ in range(6)]
+        for _, writer in clients:
+            writer.write(begun)
+        answers = {asyncio.ensure_future(reader.readuntil(b"\r\n\r\n")): writer for reader, writer in clients}
+        refused = 0
+        while refused < 4:
+            refused = len((await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED))[0])
+            await asyncio.sleep(0)
+        large = chunks(BODY.ljust(size), size)
+        last = b"POST /mcp HTTP/1.1\r\nConnection: close\r\n" + FIELDS
+        assert statuses(await talk(where.port, last + b"Transfer-Encoding: chunked\r\n\r\n" + large)) == [200]
+        for answer, writer in answers.items():
+            if not answer.done():
+                writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+        heads = await asyncio.gather(*answers)
+        assert sorted(statuses(b"".join(heads))) == [200, *[503] * 5]
+        assert b"".join(heads).lower().count(b"\r\nretry-after: ") == 5
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_what_waits_its_turn_counts_as_what_is_arriving(tmp_path: Path) -> None:
+    size = 1_000_000
+    large = b"POST /mcp HTTP/1.1\r\n" + FIELDS + b"Content-Length: %d\r\n\r\n" % size + BODY.ljust(size)
+    async with front(tmp_path, settings=Settings(body_limit=size, bodies_limit=3 * size // 2)) as where:
+        clients = []
+        for number in range(1, 4):
+            hold = json.dumps(call("hold", modern=True)).encode()
+            length = b"Content-Length: %d\r\n\r\n" % len(hold)
+            client = await asyncio.open_connection("127.0.0.1", where.port)
+            client[1].write(b"POST /mcp HTTP/1.1\r\n" + FIELDS.replace(b"echo", b"hold") + length + hold + large)
+            await client[1].drain()
+            clients.append(client)
+            await _until_called(where, number)
+        assert statuses(await talk(where.port, large.replace(b"Host", b"Connection: close\r\nHost"))) == [200]
+        for link in where.upstream.links[:3]:
+            link.answer(link.told[0].ticket or 0)
+        for reader, writer in clients:
+            assert statuses(await reader.read()) == [200, 503]
+            writer.close()
+
+
+async def _until_called(where: Front, times: int) -> None:
+    await where.upstream.until(lambda: where.upstream.methods() == ["tools/call"] * times)
 
 
 async def _all_of(reader: socket.socket, size: int) -> bool:
