@@ -83,6 +83,12 @@ OAUTH = (*URL, "--oauth-token-url", "https://issuer.example/token", "--oauth-cli
             "`65536` is no port from 0 to 65535;",
         ),
         (["run", "-c", "POLICY", "--listen", ":http", "--", "true"], 64, "write HOST:PORT, e.g. 127.0.0.1:8000"),
+        (
+            ["run", "-c", "POLICY", "--allow-origin", "*", "--", "true"],
+            64,
+            "`*` is no origin: write scheme, host",
+        ),
+        (["run", "-c", "POLICY", "--allow-host", "a b", "--", "true"], 64, "`a b` is no host name: write it without"),
         (["rnu"], 64, "rnu"),
         (["run", "-c", "/nowhere/p.yaml", "--", "true"], 78, "No such file"),
         (["run", "-c", "/", "--", "true"], 78, "directory"),

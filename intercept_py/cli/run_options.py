@@ -169,12 +169,20 @@ def _clients(parser: Parser) -> list[argparse.Action]:
         add("--untyped", action="store_true", help="take tokens of type JWT, not only at+jwt (RFC 9068)"),
         add("--scope", action="append", default=[], metavar="SCOPE", help="what tokens must allow; may be repeated"),
         add("--public-url", metavar="URL", help="the endpoint's URL as clients see it, behind a reverse proxy"),
-        add("--allow-host", action="append", default=[], metavar="HOST", help="a Host to answer to; may be repeated"),
+        add(
+            "--allow-host",
+            action="append",
+            default=[],
+            metavar="HOST",
+            type=host,
+            help="a Host to answer to; may be repeated",
+        ),
         add(
             "--allow-origin",
             action="append",
             default=[],
             metavar="ORIGIN",
+            type=origin,
             help="web pages that may call, e.g. https://app.example; may be repeated (default: this machine's)",
         ),
         add(
@@ -202,6 +210,24 @@ def address(text: str) -> tuple[str, int]:
 
 
 # What these need is imported where it is used: between two pipes there are no URLs and no headers.
+
+
+def host(text: str) -> str:
+    """An option's value: a host's name or address."""
+    from intercept_py.transports import http_names as names
+
+    if not names.is_host(text):
+        raise argparse.ArgumentTypeError(names.BAD_HOST.format(text=text))
+    return text
+
+
+def origin(text: str) -> str:
+    """An option's value: an origin of web pages."""
+    from intercept_py.transports import http_names as names
+
+    if not names.is_origin(text):
+        raise argparse.ArgumentTypeError(names.BAD_ORIGIN.format(text=text))
+    return text
 
 
 def header(text: str) -> tuple[str, str]:

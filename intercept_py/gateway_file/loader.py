@@ -10,7 +10,6 @@ __all__ = ["load", "read"]
 
 import os
 import re
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,9 +25,9 @@ from intercept_py.policy import messages as say_of_all
 from intercept_py.policy import source as strict
 from intercept_py.policy.tree import Object, Scalar
 from intercept_py.transports.http_guard import is_loopback
+from intercept_py.transports.http_names import BAD_HOST, BAD_ORIGIN, is_address, is_host, is_origin
 
 _NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,62}")
-_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})")
 _DEFAULT_ADDRESS: Final = ("127.0.0.1", 8000)
 
@@ -55,14 +54,14 @@ def _gateway(section: Section, values: Values, source: str) -> Gateway:
     host, port = _listen(section)
     public_url = _public_url(section)
     _check_reach(section, host, public_url)
-    hosts = section.listed("allow_hosts", _is_host, say.BAD_HOST)
+    hosts = section.listed("allow_hosts", is_host, BAD_HOST)
     return Gateway(
         source=source,
         host=host,
         port=port,
         public_url=public_url,
         allow_hosts=tuple(dict.fromkeys((*_host_of(public_url), *(name.lower() for name in hosts)))),
-        allow_origins=section.listed("allow_origins", _is_origin, say.BAD_ORIGIN),
+        allow_origins=section.listed("allow_origins", is_origin, BAD_ORIGIN),
         auth=_auth(section, values),
         audit=values.file(section, "audit"),
         state=values.address(section, "state"),
@@ -91,7 +90,7 @@ def _listen(section: Section) -> tuple[str, int]:
     if text is None:
         return _DEFAULT_ADDRESS
     match = _ADDRESS.fullmatch(text)
-    if match is None or int(match[3]) > 65535 or (match[1] and not _is_address(match[1])):
+    if match is None or int(match[3]) > 65535 or (match[1] and not is_address(match[1])):
         section.report("listen", say.BAD_LISTEN, text=text)
         return _DEFAULT_ADDRESS
     return match[1] or match[2], int(match[3])
@@ -119,24 +118,6 @@ def _check_reach(section: Section, host: str, public_url: str | None) -> None:
 def _host_of(url: str | None) -> tuple[str, ...]:
     host = None if url is None else urlsplit(url).hostname
     return () if host is None else (host,)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_host(text: str) -> bool:
-    return _HOST.fullmatch(text) is not None or _is_address(text)
-
-
-def _is_origin(text: str) -> bool:
-    scheme, separator, rest = text.partition("://")
-    host = re.sub(":[0-9]{1,5}$", "", rest)
-    return scheme in ("http", "https") and bool(separator) and _is_host(host.removeprefix("[").removesuffix("]"))
 
 
 def _auth(section: Section, values: Values) -> Auth | None:

@@ -15,8 +15,6 @@ OPEN_TO_OTHERS = (
 PUBLIC_TO_OTHERS = "`public_url` is where others reach the gateway, and everybody could call: add `auth`"
 NO_PUBLIC_URL = "other machines reach the gateway at `{host}`: add `public_url`, by which they do"
 BAD_PUBLIC_URL = "the URL of the gateway has no query: delete `{text}`"
-BAD_HOST = "`{text}` is no host name: write it without scheme, port and path, such as `mcp.example.com`"
-BAD_ORIGIN = "`{text}` is no origin: write scheme, host and port only, such as `https://app.example.com`"
 BAD_SCOPE = '`{text}` is no scope: use visible ASCII characters, without `"` and `\\` (RFC 6749, 3.3)'
 NOBODY = "`auth` lets nobody in: add `tokens` or `issuer`, or delete it"
 

@@ -69,7 +69,7 @@ class AsgiApp:
         intake = head if isinstance(head, Answer) else self.handler.admit(head)
         if not isinstance(intake, Answer) and not intake.known:
             intake = await self.handler.settled(intake)
-        reply = _AsgiReply()
+        reply = _AsgiReply(() if isinstance(head, Answer) else head.shared)
         if isinstance(intake, Answer):
             reply.whole(intake)
         else:
@@ -120,9 +120,10 @@ class _Sender:
 
 
 class _AsgiReply:
-    """Collects what is to be sent, since who sends it may not wait, and sends it."""
+    """Collects what is to be sent, since who sends it may not wait, and sends it. `shared`: fields of every answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Fields) -> None:
+        self._shared = shared
         self.lost: Callable[[], None] = nobody
         self.backlog = 0
         self._queue: deque[Message] = deque()
@@ -135,9 +136,9 @@ class _AsgiReply:
         if self._begun:
             self.cut()
             return
-        length = (b"content-length", b"%d" % len(answer.body))
+        length = ((b"content-length", b"%d" % len(answer.body)),) if answer.status != 204 else ()  # RFC 9110, 8.6
         closing = ((b"connection", b"close"),) if answer.close else ()
-        self._put(answer.status, (*answer.fields, length, *closing))
+        self._put(answer.status, (*answer.fields, *length, *closing))
         self._queue.append({"type": "http.response.body", "body": answer.body})
 
     def begin(self, fields: Fields) -> None:
@@ -145,7 +146,7 @@ class _AsgiReply:
 
     def _put(self, status: int, fields: Fields) -> None:
         self._begun = True
-        self._queue.append({"type": "http.response.start", "status": status, "headers": list(fields)})
+        self._queue.append({"type": "http.response.start", "status": status, "headers": [*fields, *self._shared]})
         self._news.set()
 
     def part(self, data: bytes) -> None:

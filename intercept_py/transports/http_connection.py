@@ -245,8 +245,10 @@ class Connection(asyncio.Protocol):
 
     def encode(self, answer: Answer, request: Request) -> bytes:
         """The bytes of a whole answer."""
+        if request.shared:
+            answer = answer.sharing(request.shared)
         close = request.close or answer.close or self._host.ending
-        return b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (
+        data = b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (
             _STATUS_LINES[answer.status],
             _JSON_LINES if answer.fields is JSON else encode_fields(answer.fields),
             self._host.date,
@@ -254,12 +256,14 @@ class Connection(asyncio.Protocol):
             b"connection: close\r\n" if close else b"",
             b"" if request.method == b"HEAD" else answer.body,
         )
+        return data if answer.status != 204 else data.replace(b"content-length: 0\r\n", b"", 1)  # RFC 9110, 8.6
 
     def encode_head(self, fields: Fields, request: Request) -> bytes:
         """The bytes of the head of an answer whose length is not known."""
         chunked = b"" if request.is_old else b"transfer-encoding: chunked\r\n"
         close = b"connection: close\r\n" if request.close or self._host.ending else b""
-        return b"".join((_STATUS_LINES[200], encode_fields(fields), self._host.date, chunked, close, b"\r\n"))
+        lines = encode_fields(fields + request.shared)
+        return b"".join((_STATUS_LINES[200], lines, self._host.date, chunked, close, b"\r\n"))
 
     def done(self, close: bool) -> None:
         """An answer is complete."""
@@ -311,7 +315,7 @@ class Connection(asyncio.Protocol):
         Closing at once would make the kernel withdraw the answer from a client that still sends (RFC 9112, 9.6).
         """
         self._deaf = True
-        self._reader.refuse(answer)
+        answer = self._reader.refuse(answer)
         self._host.app.arrivals.release(self)
         last = Request()
         last.close = True

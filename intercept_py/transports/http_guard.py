@@ -1,6 +1,7 @@
 """What the head of an HTTP request must be like before anybody reads its body (security rule 2), and what it says.
 
-Below: `http_messages`, `wire.http_fields`. Above: `http_server`; the gate of the job server shares the rules.
+Below: `http_messages`, `http_pages`, `wire.http_fields`. Above: `http_server`; the gate of the job server shares the
+rules.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Final
 
 import msgspec
 
-from intercept_py.transports.http_messages import Answer, Field, problem
+from intercept_py.transports.http_messages import Answer, Field, Fields, problem
+from intercept_py.transports.http_pages import answer_preflight, is_preflight, readable_by
 from intercept_py.wire import http_fields
 from intercept_py.wire.messages import Arrival
 
@@ -38,7 +40,8 @@ _LONGEST_ID: Final = 1024
 class Head(msgspec.Struct, frozen=True):
     """What the head says, as far as anybody here reads it. `mcp`: the fields that repeat what the body says.
 
-    `agreed` is for who compares them with bodies: heads that come again are not read again.
+    `shared`: what goes with every answer to it. `agreed` is for who compares `mcp` with bodies: heads that come again
+    are not read again.
     """
 
     method: str
@@ -53,6 +56,7 @@ class Head(msgspec.Struct, frozen=True):
     version: str | None
     mcp: list[Field]
     arrival: Arrival | None
+    shared: Fields
     agreed: set[tuple[object, ...]] = msgspec.field(default_factory=set)
 
 
@@ -84,9 +88,15 @@ class Guard:
                 found[name] = found[name] + b"," + value if name in found else value
             elif name.startswith(b"mcp-"):
                 mcp.append(field)
-        refusal = self._refusal(found, method)
+        refusal = self._stranger(found)
         if refusal is not None:
             return refusal
+        shared = readable_by(found[b"origin"]) if b"origin" in found else ()
+        if shared and is_preflight(method, fields):
+            return answer_preflight(fields).sharing(shared)
+        refusal = self._refusal(found, method)
+        if refusal is not None:
+            return refusal.sharing(shared)
         version = http_fields.version_field(mcp)
         json, events = self._accept(found.get(b"accept", b""))
         return Head(
@@ -102,9 +112,11 @@ class Guard:
             version,
             mcp,
             _arrival(found, version, mcp),
+            shared,
         )
 
-    def _refusal(self, found: dict[bytes, bytes], method: str) -> Answer | None:
+    def _stranger(self, found: dict[bytes, bytes]) -> Answer | None:
+        """Why pages of strangers may not read the answer."""
         host = (b"host", found.get(b"host", b""))
         if host not in self._known and not self._keep(host, self._may_be_named(host[1])):
             return problem(421, "this server does not answer for the host that the request names")
@@ -112,6 +124,9 @@ class Guard:
             origin = (b"origin", found[b"origin"])
             if origin not in self._known and not self._keep(origin, self._may_come_from(origin[1])):
                 return problem(403, "web pages of this origin may not call this server")
+        return None
+
+    def _refusal(self, found: dict[bytes, bytes], method: str) -> Answer | None:
         if len(found.get(b"last-event-id", b"")) > _LONGEST_ID:
             return problem(400, "the last-event-id header is too long")
         if method != "POST":

@@ -32,7 +32,10 @@ class Handler(Protocol):
         """The bodies that are arriving."""
 
     def read(self, method: str, path: str, fields: list[Field], address: str) -> Any:
-        """What a head says, or the answer that refuses it; the same for the same head, always."""
+        """What a head says, or the answer that refuses it; the same for the same head, always.
+
+        What it says has `shared`, fields that go with every answer.
+        """
 
     def admit(self, head: Any) -> Any:
         """Whether what `read` has given may go on: an intake, or the answer that refuses it."""

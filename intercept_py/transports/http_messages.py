@@ -50,6 +50,10 @@ class Answer(msgspec.Struct, frozen=True):
     fields: Fields = JSON
     close: bool = False
 
+    def sharing(self, fields: Fields) -> Answer:
+        """The same with more fields."""
+        return Answer(self.status, self.body, (*self.fields, *fields), self.close) if fields else self
+
 
 class Reply(Protocol):
     """Where the answer to one request goes: `whole`, or `begin`, `part`s and `end`. Nothing here waits or raises."""

@@ -47,10 +47,10 @@ class Request:
     """A request, from its first byte until it is answered.
 
     `intake` is what `admit` said of its head: an `Answer` refuses it. `is_old`: HTTP/1.0, which has no chunks. `close`:
-    nothing may follow it.
+    nothing may follow it. `shared`: fields that go with every answer to it.
     """
 
-    __slots__ = ("body", "close", "fields", "framing", "intake", "is_old", "method", "size", "url")
+    __slots__ = ("body", "close", "fields", "framing", "intake", "is_old", "method", "shared", "size", "url")
 
     def __init__(self) -> None:
         self.method = b""
@@ -59,6 +59,7 @@ class Request:
         self.framing: dict[bytes, bytes] = {}
         self.body: list[bytes] = []
         self.size = 0
+        self.shared: Fields = ()
         self.intake: Any = None  # an `Intake` or an `Answer`, once there is a head
         self.is_old = False
         self.close = False
@@ -76,10 +77,10 @@ class RequestReader:
     """Feed it what was read, take requests from `ready`, in order.
 
     `read` makes something of a method, a path, fields (names in lower case) and the peer's `address`, which depends on
-    nothing else and is kept in `heads`; `admit` is asked about that for every request before the body is read, which
-    may have `limit` bytes. Both may refuse it. `proceed` is called when the client wants to know whether to send it.
-    `refusal`: nothing more is read, this is the answer behind those to what is ready. `request`: one that is not
-    complete, `in_head` not even its head.
+    nothing else and is kept in `heads`; in it are the fields that answers have `shared`. `admit` is asked about that
+    for every request before the body is read, which may have `limit` bytes. Both may refuse it. `proceed` is called
+    when the client wants to know whether to send it. `refusal`: nothing more is read, this is the answer behind those
+    to what is ready. `request`: one that is not complete, `in_head` not even its head.
     """
 
     def __init__(
@@ -115,13 +116,15 @@ class RequestReader:
         if self._received and self._too_much():
             self.refuse(_HEAD_TOO_LONG)
 
-    def refuse(self, answer: Answer) -> None:
-        """Read nothing more."""
+    def refuse(self, answer: Answer) -> Answer:
+        """Read nothing more. What the client is told is what it was refused with first."""
         if self.refusal is None:
             self.refusal = answer
             if self.request is not None:
+                self.refusal = answer.sharing(self.request.shared)
                 self.request.body.clear()
                 self.request = None
+        return self.refusal
 
     def close(self) -> None:
         """Nothing more comes. Rings of references would wait for the garbage collector, which comes rarely."""
@@ -165,6 +168,7 @@ class RequestReader:
                 self._unknown = None
         request = Request()
         read, request.method, request.size = known
+        request.shared = read.shared
         request.intake = self._admit(read)
         request.body.append(data[end : end + request.size])
         self.ready.append(request)
@@ -260,7 +264,11 @@ class RequestReader:
         elif not self._parser.should_upgrade():  # else it comes back without that wish
             path = request.url.partition(b"?")[0].decode("latin-1")
             read = self._read(request.method.decode("ascii"), path, request.fields, self._address)
-            request.intake = read if isinstance(read, Answer) else self._admit(read)
+            if isinstance(read, Answer):
+                request.intake = read
+            else:
+                request.shared = read.shared
+                request.intake = self._admit(read)
             self._learn(request, read)
             if request.framing and (isinstance(request.intake, Answer) or request.intake.known):
                 self._expect_body(request)

@@ -66,6 +66,7 @@ class Passed(NamedTuple):
     fields: tuple[Field, ...]
     address: str
     known: bool = True
+    shared: tuple[Field, ...] = ()
 
 
 class Site:
