@@ -119,6 +119,8 @@ class Guard:
         """Why pages of strangers may not read the answer."""
         host = (b"host", found.get(b"host", b""))
         if host not in self._known and not self._keep(host, self._may_be_named(host[1])):
+            if not _host_of(host[1].decode("latin-1")):  # RFC 9112, 3.2
+                return problem(400, "the host header is missing, or names no host")
             return problem(421, "this server does not answer for the host that the request names")
         if b"origin" in found:
             origin = (b"origin", found[b"origin"])

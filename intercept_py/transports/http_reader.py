@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Intake", "Known", "Request", "RequestReader", "encode_fields"]
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
@@ -26,6 +27,7 @@ _MANY: Final = 1024
 _MAX_WISHES: Final = 100
 """Requests on one connection that may ask for another protocol: each of them is read twice."""
 _FRAMING: Final = frozenset({b"content-length", b"expect", b"transfer-encoding"})
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 _UNREADABLE: Final = problem(400, "this is no HTTP/1.1 request that every parser would read alike")
 _HEAD_TOO_LONG: Final = problem(431, f"the head of the request is longer than {_MAX_HEAD} bytes")
 _TOO_MANY_FIELDS: Final = problem(431, f"the request has more than {_MAX_FIELDS} header fields")
@@ -262,7 +264,7 @@ class RequestReader:
         if refusal is not None:
             self.refuse(refusal)
         elif not self._parser.should_upgrade():  # else it comes back without that wish
-            path = request.url.partition(b"?")[0].decode("latin-1")
+            path = _origin_form(request).partition(b"?")[0].decode("latin-1")
             read = self._read(request.method.decode("ascii"), path, request.fields, self._address)
             if isinstance(read, Answer):
                 request.intake = read
@@ -313,11 +315,21 @@ def encode_fields(fields: Fields) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
+def _origin_form(request: Request) -> bytes:
+    """The path and query of the target. A host that it names takes the place of the one in `Host` (RFC 9112, 3.2.2)."""
+    named = _ABSOLUTE.match(request.url)
+    if named is None:
+        return request.url
+    request.fields = [(name, named[1] if name == b"host" else value) for name, value in request.fields]
+    rest = request.url[named.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
 def _unfit(request: Request, version: str) -> Answer | None:
     """What the parser lets pass though others may read it differently."""
     if version not in ("1.0", "1.1"):
         return problem(505, "send HTTP/1.1")
-    if not request.url.startswith(b"/"):
+    if not request.url.startswith(b"/") and not _ABSOLUTE.match(request.url):
         return problem(400, "the request must name a path")
     coding = request.framing.get(b"transfer-encoding")
     if coding is not None and (request.is_old or coding.lower() != b"chunked"):

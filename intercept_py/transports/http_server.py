@@ -105,8 +105,8 @@ class App:
         """Probes do not say which server they are about: whoever the first one knows may read them."""
         if head.path not in self._pages:
             return problem(404, "there is nothing at this path")
-        if head.method != "GET":
-            return problem(405, "use GET here", (b"allow", b"GET"))
+        if head.method not in ("GET", "HEAD"):
+            return problem(405, "use GET here", (b"allow", b"GET, HEAD"))
         page, is_open = self._pages[head.path]
         gateway = next(iter(self._mounts.values()))
         if is_open or self.settings.local or self.settings.open_probes:
