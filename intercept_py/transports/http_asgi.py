@@ -115,8 +115,9 @@ class _Sender:
         self._deadline = deadline
 
     def give_way(self) -> None:
-        self.gave_way = True
-        self._deadline.reschedule(0.0)
+        if not self._deadline.expired():
+            self.gave_way = True
+            self._deadline.reschedule(0.0)
 
 
 class _AsgiReply:
