@@ -33,8 +33,8 @@ _HEAD_TOO_LONG: Final = problem(431, f"the head of the request is longer than {_
 _TOO_MANY_FIELDS: Final = problem(431, f"the request has more than {_MAX_FIELDS} header fields")
 
 
-Known: TypeAlias = tuple[Any, bytes, int]
-"""A head that may pass: what was read out of it, the method, and how long the body is."""
+Known: TypeAlias = tuple[Any, bytes, int, Fields]
+"""A head that may pass: what was read out of it, the method, how long the body is, and what its answers share."""
 
 
 class Intake(Protocol):
@@ -169,8 +169,7 @@ class RequestReader:
             finally:
                 self._unknown = None
         request = Request()
-        read, request.method, request.size = known
-        request.shared = read.shared
+        read, request.method, request.size, request.shared = known
         request.intake = self._admit(read)
         request.body.append(data[end : end + request.size])
         self.ready.append(request)
@@ -184,7 +183,7 @@ class RequestReader:
         length = int(request.framing.get(b"content-length", b"0"))
         plain = len(request.framing) == (b"content-length" in request.framing) and not request.close
         if plain and length <= self._limit and is_whole(head, len(request.fields)):
-            self._heads.learn((self._address, head), (read, request.method, length))
+            self._heads.learn((self._address, head), (read, request.method, length, request.shared))
 
     def _parse(self, data: bytes) -> bytes:
         """Parse; what is left is to be parsed anew."""
