@@ -62,10 +62,10 @@ class StdioFront:
         self._done.set()
 
     async def _answers(self) -> None:
-        """Wait for what was asked before the client closed its side; it may still read."""
+        """Wait for what was asked before the client closed its side, and until it has read that."""
         assert self._conversation is not None
         until = self._loop.time() + _PENDING_GRACE
-        while self._conversation.waiting and not self._stopped and self._loop.time() < until:
+        while (self._conversation.waiting or self._client.buffer) and not self._stopped and self._loop.time() < until:
             await asyncio.sleep(0.01)
 
     # ---- what the conversation tells us, see `Front`

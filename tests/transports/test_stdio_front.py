@@ -59,7 +59,7 @@ async def proxy(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()  # which waits for the end of a pipe that nobody reads, too
 
 
 async def test_the_end_of_input_at_once_is_the_end(program: list[str], tmp_path: Path) -> None:
@@ -87,6 +87,28 @@ async def test_answers_may_go_nowhere(program: list[str], tmp_path: Path) -> Non
         await process.communicate(LINES.encode())
         assert process.returncode == 0
         assert len(server.seen) == 2
+
+
+async def test_an_answer_that_the_client_reads_late_is_not_cut_off(program: list[str], tmp_path: Path) -> None:
+    text, audit = "x" * 4_000_000, tmp_path / "audit.jsonl"
+
+    async def much(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        body = {"jsonrpc": "2.0", "id": json.loads(seen.body)["id"], "result": {"text": text}}
+        writer.write(json_answer(json.dumps(body).encode()))
+
+    async with (
+        RawServer(much) as server,
+        proxy(program, tmp_path, server.url, subprocess.PIPE, subprocess.PIPE) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(REQUESTS[0]).encode())
+        process.stdin.close()
+        while not audit.exists() or b'"outcome"' not in audit.read_bytes():
+            await asyncio.sleep(0.01)
+        answered = json.loads(await process.stdout.read())
+        assert await process.wait() == 0
+    assert answered["result"]["text"] == text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
