@@ -393,6 +393,8 @@ class Relay:
         """A request (sampling, elicitation, roots, ping) or a notification of the server's."""
         if not messages.is_method(method) or not (envelope.id is msgspec.UNSET or messages.is_id(envelope.id)):
             return [Note("warn", "dropped a message from the server: its method or its id is out of bounds")]
+        if method == "tools/call":  # rules for tools are about what clients call
+            return [Note("warn", "dropped `tools/call` from the server: clients have no tools")]
         if stream > 0 and stream not in self._pending:
             return [Note("warn", f"dropped `{method}` from the server: the request that it is about is over")]
         try:

@@ -576,7 +576,9 @@ def test_questions_beyond_the_bound_are_refused_with_an_answer() -> None:
     assert (refusal["id"], refusal["error"]["code"]) == ("more", DENIED_CODE)
 
 
-@pytest.mark.parametrize(("id", "method"), [("x" * 2000, "ping"), (1, "m" * 300), (2**60, "ping"), (None, "ping")])
+@pytest.mark.parametrize(
+    ("id", "method"), [("x" * 2000, "ping"), (1, "m" * 300), (2**60, "ping"), (None, "ping"), (1, "tools/call")]
+)
 def test_a_server_message_out_of_bounds_is_dropped(id: Any, method: str) -> None:
     assert [type(c) for c in Relay().from_upstream(request(id, method))] == [Note]
 
