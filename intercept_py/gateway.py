@@ -54,11 +54,17 @@ def _stranger(address: str) -> Caller:
     return Caller(address=address)
 
 
-def _disagreement(message: Incoming, known: Catalogue) -> str | None:
-    """What a call and the head of the HTTP request that it came with say differently, if it came with one."""
+def _disagreement(message: Incoming, known: Catalogue, hidden: bool) -> str | None:
+    """What a call and the head of the HTTP request that it came with say differently, if it came with one.
+
+    What is hidden has no arguments: nobody shall be able to tell it from what does not exist.
+    """
     if message.arrival is None:
         return None
-    return http_fields.disagreement(message.arrival.mcp, message.value, mirrors_in(known, message.params["name"]))
+    told = message.arrival.mcp
+    if not known.known:
+        return http_fields.incomparable(told)
+    return http_fields.disagreement(told, message.value, () if hidden else mirrors_in(known, message.params["name"]))
 
 
 class Settings(msgspec.Struct, frozen=True):

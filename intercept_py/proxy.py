@@ -105,7 +105,8 @@ class Session:
 
     `known`, `mint` and `correlate` are for sessions that share a server, see `Relay`; `group` for those that are
     recorded together. `headers`: modern calls go on with headers for which the tool must be known; `disagrees`: they
-    come with such headers, and this says what head and body of one say differently.
+    come with such headers, and this says what head and body of one say differently; it is told what is known of the
+    server's tools, and whether the tool is hidden.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Session:
         mint: Callable[[], int] | None = None,
         correlate: bool = False,
         headers: bool = False,
-        disagrees: Callable[[Incoming, Catalogue], str | None] | None = None,
+        disagrees: Callable[[Incoming, Catalogue, bool], str | None] | None = None,
         group: Group | None = None,
     ) -> None:
         self.to_client: list[ToClient] = []
@@ -192,6 +193,7 @@ class Session:
     def failed(self, ticket: int, why: str) -> None:
         """The request with this ticket will get no answer from the server."""
         self._perform_now(self._relay.failed(ticket, why))
+        self._finish_batch()  # what waited for this answer, if it was the proxy's own question
 
     def request_of(self, ticket: int) -> RequestId | None:
         """The client's id of a request at the server, see `Relay`."""
@@ -240,35 +242,36 @@ class Session:
             tool = self._relay.catalogue.lookup(name)
             # A call behind one that waits waits as well: the server gets calls in the order of the client.
             needed = tool is None and (
-                self._enforcer.needs_tool(name) or bool(self._waiting) or (self._headers and message.modern)
+                self._enforcer.needs_tool(name)
+                or bool(self._waiting)
+                or (self._headers and message.modern and not self._relay.catalogue.failed)
             )
             if needed and judge.ticket not in self._waiting:
                 self._waiting[judge.ticket] = judge, caller
                 envelope = messages.modern_envelope(message.params) if message.modern else {}
                 self._perform(self._relay.fetch_tools(envelope, self._clock()))
                 return
+            if tool is None or judge.ticket in self._waiting:
+                why = self._disagreement(message)
+                if why is not None:
+                    self._perform(self._relay.mistaken(judge.ticket, messages.HEADER_MISMATCH, why))
+                    return
         self._batch.append((judge, self._enforcer.judge(judge, tool, caller)))
 
     def _tools_known(self, problem: str | None) -> None:
         """The calls that waited for the server's list are judged now, with it or (and then denied) without it."""
         if problem is not None:
-            self._log("warn", f"calls that need the server's tool schemas are denied, or lack headers: {problem}")
+            what = "calls that need their schemas are denied, others go on without `Mcp-Param` headers"
+            self._log("warn", f"the server's tools are not known, so {what}: {problem}")
         for judge, caller in list(self._waiting.values()):
-            why = self._disagreement(judge.message)
-            if why is None:
-                self._judge(judge, caller)
-            else:
-                self._perform(self._relay.mistaken(judge.ticket, messages.HEADER_MISMATCH, why))
+            self._judge(judge, caller)
         self._waiting.clear()
 
     def _disagreement(self, message: Incoming) -> str | None:
-        """What a call and the head of its HTTP request say differently, now that its tool is known.
-
-        None of what is hidden: nobody shall be able to tell it from what does not exist.
-        """
-        if self._disagrees is None or not message.modern or self._relay.hidden(message.params["name"]):
+        """What a call and the head of its HTTP request say differently, where nobody knew its tool when it came."""
+        if self._disagrees is None or not message.modern:
             return None
-        return self._disagrees(message, self._relay.catalogue)
+        return self._disagrees(message, self._relay.catalogue, self._relay.hidden(message.params["name"]))
 
     def _finish_batch(self) -> None:
         """Nothing more comes with what was judged."""

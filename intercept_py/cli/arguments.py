@@ -114,7 +114,7 @@ def secret(text: str) -> str:
         value = os.environ.get(text[4:], "").strip()
         if not value:
             raise argparse.ArgumentTypeError(f"the environment variable `{text[4:]}` is not set, or empty")
-        if not value.isprintable():
+        if not value.replace("\t", " ").isprintable():
             raise argparse.ArgumentTypeError(f"the environment variable `{text[4:]}` must hold one line of text")
         return value
     return _first_line(text[1:]) if text.startswith("@") else text

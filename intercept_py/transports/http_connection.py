@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
         answer = self._reader.refuse(answer)
         self._host.app.arrivals.release(self)
         last = Request()
-        last.close = True
+        last.method, last.close = self._reader.refused, True
         self.writer.write(self.encode(answer, last))
         if self.transport.can_write_eof():
             self.transport.write_eof()

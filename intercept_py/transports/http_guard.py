@@ -91,7 +91,7 @@ class Guard:
         refusal = self._stranger(found)
         if refusal is not None:
             return refusal
-        shared = readable_by(found[b"origin"]) if b"origin" in found else ()
+        shared = readable_by(found[b"origin"]) if b"origin" in found and self._lists(found[b"origin"]) else ()
         if shared and is_preflight(method, fields):
             return answer_preflight(fields).sharing(shared)
         refusal = self._refusal(found, method)
@@ -153,7 +153,10 @@ class Guard:
 
     def _may_come_from(self, origin: bytes) -> bool:
         text = origin.decode("latin-1")
-        return text.lower() in self._origins or (self._local and text[:4].lower() == "http" and names_loopback(text))
+        return self._lists(origin) or (self._local and text[:4].lower() == "http" and names_loopback(text))
+
+    def _lists(self, origin: bytes) -> bool:
+        return origin.decode("latin-1").lower() in self._origins
 
     def _accept(self, accept: bytes) -> tuple[bool, bool]:
         """Whether the client takes JSON, and event streams (RFC 9110, 12.5.1; weights are not looked at)."""

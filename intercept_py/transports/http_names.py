@@ -14,6 +14,7 @@ from typing import Final
 BAD_HOST: Final = "`{text}` is no host name: write it without scheme, port and path, such as `mcp.example.com`"
 BAD_ORIGIN: Final = "`{text}` is no origin: write scheme, host and port only, such as `https://app.example.com`"
 
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[([0-9A-Fa-f:.]+)\]|([^:/\[\]]+))(?::([0-9]{1,5}))?")
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 
@@ -32,7 +33,6 @@ def is_host(text: str) -> bool:
 
 
 def is_origin(text: str) -> bool:
-    """Whether this is what browsers send in `Origin`, for pages from the web."""
-    scheme, separator, rest = text.partition("://")
-    host = re.sub(":[0-9]{1,5}$", "", rest)
-    return scheme in ("http", "https") and bool(separator) and is_host(host.removeprefix("[").removesuffix("]"))
+    """Whether this is what browsers send in `Origin`: also for extensions, and in programs with a browser inside."""
+    found = _ORIGIN.fullmatch(text)
+    return found is not None and is_host(found[1] or found[2]) and int(found[3] or 0) <= 65535

@@ -1,6 +1,7 @@
 """What browsers ask before a web page may call this server, and what lets it read the answers (Fetch standard, CORS).
 
-Only for origins that `http_guard` lets in. There is no word of credentials: tokens come in a header that the page sets.
+Only for origins that whoever runs the server has listed. There is no word of credentials: tokens come in a header that
+the page sets.
 Below: `http_messages`. Above: `http_guard`.
 """
 

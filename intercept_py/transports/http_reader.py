@@ -82,7 +82,8 @@ class RequestReader:
     nothing else and is kept in `heads`; in it are the fields that answers have `shared`. `admit` is asked about that
     for every request before the body is read, which may have `limit` bytes. Both may refuse it. `proceed` is called
     when the client wants to know whether to send it. `refusal`: nothing more is read, this is the answer behind those
-    to what is ready. `request`: one that is not complete, `in_head` not even its head.
+    to what is ready. `request`: one that is not complete, `in_head` not even its head; `refused`: the method of one
+    that never will be.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class RequestReader:
         self.refusal: Answer | None = None
         self.request: Request | None = None
         self.in_head = True
+        self.refused = b""
         self._address = address
         self._heads = heads
         self._read = read
@@ -123,6 +125,7 @@ class RequestReader:
         if self.refusal is None:
             self.refusal = answer
             if self.request is not None:
+                self.refused = self.request.method
                 self.refusal = answer.sharing(self.request.shared)
                 self.request.body.clear()
                 self.request = None

@@ -22,9 +22,13 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Catalogue:
-    """The tools a server lists, by name. Unknown until a complete listing arrived, and again after a change of it."""
+    """The tools a server lists, by name. Unknown until a complete listing arrived, and again after a change of it.
+
+    `failed`: the server was asked and gave none. Who can do without does not ask again before it is forgotten.
+    """
 
     def __init__(self) -> None:
+        self.failed = False
         self._tools: dict[str, Tool] | None = None
 
     @property
@@ -38,6 +42,7 @@ class Catalogue:
 
     def replace(self, tools: Iterable[Tool]) -> None:
         """Take a complete listing."""
+        self.failed = False
         self._tools = {tool.name: tool for tool in tools}
 
     def amend(self, tools: Iterable[Tool]) -> None:
@@ -48,7 +53,8 @@ class Catalogue:
                     self._tools[tool.name] = tool
 
     def forget(self) -> None:
-        """The server announced another list."""
+        """The server announced another list, or may have another one by now."""
+        self.failed = False
         self._tools = None
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "decode_value",
     "disagreement",
     "encode_value",
+    "incomparable",
     "is_modern",
     "outbound_fields",
     "trace_fields",
@@ -170,6 +171,14 @@ def disagreement(fields: Fields, message: Json, mirrors: tuple[Mirror, ...] = ()
         return _method_disagreement(told, method, params, required) or _param_disagreement(
             told, params.get("arguments"), mirrors, required
         )
+    return None
+
+
+def incomparable(fields: Fields) -> str | None:
+    """What the fields of a call say that could be told from its arguments only if the tool's schema were known."""
+    for name, _ in fields:
+        if name.startswith(_PARAM):
+            return f"the {name.decode('latin-1')} header cannot be compared: the server does not list its tools"
     return None
 
 

@@ -44,6 +44,7 @@ MAX_PENDING = 1024
 """Requests in flight in one direction (ours; MCP names no bound)."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """What messages that are being judged may have, all together."""
+_METHOD_NOT_FOUND = -32601
 _PATIENCE = 3600.0
 """Seconds that the client may take to answer the server: there may be a person to ask."""
 _LONGEST = 86_400.0
@@ -394,7 +395,7 @@ class Relay:
         if not messages.is_method(method) or not (envelope.id is msgspec.UNSET or messages.is_id(envelope.id)):
             return [Note("warn", "dropped a message from the server: its method or its id is out of bounds")]
         if method == "tools/call":  # rules for tools are about what clients call
-            return [Note("warn", "dropped `tools/call` from the server: clients have no tools")]
+            return self._declined(envelope.id)
         if stream > 0 and stream not in self._pending:
             return [Note("warn", f"dropped `{method}` from the server: the request that it is about is over")]
         try:
@@ -423,6 +424,15 @@ class Relay:
         self._held[ticket] = message
         self._held_bytes += len(body)
         return [*settled, Judge(ticket, message, upward=False)]
+
+    @staticmethod
+    def _declined(request_id: object) -> list[Command]:
+        """A server wants to call a tool."""
+        why = "clients have no tools"
+        note = Note("warn", f"refused `tools/call` from the server: {why}")
+        if not isinstance(request_id, int | str):
+            return [note]
+        return [note, ToUpstream(messages.error(request_id, _METHOD_NOT_FOUND, why), courtesy=True)]
 
     def _translate(self, method: str, params: bytes) -> tuple[bytes, RequestId | None, list[Command]]:
         """Give the ids inside a notification their client spelling, and tell the request that it belongs to.
@@ -454,7 +464,7 @@ class Relay:
         value = codec.decode_payload(params)
         token = value.get("progressToken") if type(value) is dict else None
         pending = self._pending.get(token) if type(token) is int else None
-        if pending is None or pending.token is None:
+        if pending is None or pending.token is None or pending.cancelled:
             raise ProtocolError(INVALID_REQUEST, "it names a request that is not in flight")
         value["progressToken"] = pending.token
         return codec.encode(value), pending.client_id
@@ -513,6 +523,8 @@ class Relay:
 
     def _listing_ended(self, problem: str | None) -> list[Command]:
         self._listing = None
+        if problem is not None:
+            self.catalogue.failed = True
         return [ToolsKnown(problem)]
 
     def announce_tools(self) -> list[Command]:

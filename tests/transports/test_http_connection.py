@@ -239,6 +239,14 @@ async def test_a_client_that_only_half_hangs_up_is_gone(tmp_path: Path) -> None:
         await where.upstream.until(lambda: where.upstream.methods() == ["tools/call", "notifications/cancelled"])
 
 
+async def test_who_asks_for_a_head_gets_no_body_though_it_sends_one(tmp_path: Path) -> None:
+    async with front(tmp_path) as where:
+        said = b"HEAD /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+        answer = await talk(where.port, said)
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert answer.endswith(b"\r\n\r\n")
+
+
 async def test_pipelined_requests_are_answered_in_order_and_one_at_a_time(tmp_path: Path) -> None:
     upstream = Scripted()
     async with front(tmp_path, upstream=upstream) as where:

@@ -15,7 +15,7 @@ from tests.support.http_front import JSON, MODERN, RUNNERS, Front, Scripted, cal
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("runner", RUNNERS)]
 
 APP = "https://app.example"
-SETTINGS = Settings(origins=(APP,), body_limit=100_000)
+SETTINGS = Settings(origins=(APP, "http://localhost:5173", "chrome-extension://abcdefghijklmnop"), body_limit=100_000)
 CALL = call("echo", modern=True)
 HEADERS = {**JSON, **MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "echo", "Origin": APP}
 
@@ -34,7 +34,7 @@ def preflight(origin: str, method: str = "POST", headers: str = "") -> dict[str,
     return asked | ({"Access-Control-Request-Headers": headers} if headers else {})
 
 
-@pytest.mark.parametrize("origin", [APP, "http://localhost:5173", "http://127.0.0.1:8080"])
+@pytest.mark.parametrize("origin", [APP, "http://localhost:5173", "chrome-extension://abcdefghijklmnop"])
 async def test_a_browser_may_send_what_clients_send_without_a_token(tmp_path: Path, runner: str, origin: str) -> None:
     wanted = (
         "accept,Authorization,content-type,last-event-id,mcp-method,mcp-name,mcp-param-region,mcp-protocol-version,"
@@ -59,6 +59,16 @@ async def test_a_browser_is_told_nothing_for_other_pages(tmp_path: Path, runner:
             assert status == 403
             assert not [name for name in told if name.startswith("access-control")]
         assert where.upstream.methods() == []
+
+
+async def test_a_page_of_this_machine_reads_nothing_unless_it_is_listed(tmp_path: Path, runner: str) -> None:
+    origin = "http://localhost:8080"
+    async with front(tmp_path, runner, settings=SETTINGS) as where:
+        tried = (("OPTIONS", preflight(origin), 405), ("POST", HEADERS | {"Origin": origin}, 200))
+        for method, headers, expected in tried:
+            status, told = await ask(where, method, body=CALL if method == "POST" else None, **headers)
+            assert status == expected
+            assert not [name for name in told if name.startswith("access-control")]
 
 
 async def test_only_a_listed_page_may_ask_where_others_than_this_machine_call(tmp_path: Path, runner: str) -> None:

@@ -266,6 +266,36 @@ async def test_the_head_of_a_call_agrees_with_the_arguments_that_its_tool_has_it
         assert upstream.methods().count("tools/list") == 2
 
 
+class Unlisted(Scripted):
+    """One that knows no `tools/list`, or whose answer is nonsense."""
+
+    def __init__(self, listed: list[Any] | None) -> None:
+        super().__init__()
+        self.listed = listed
+
+    def connect(self, *args: Any) -> Any:
+        listed, self.listed = self.listed, []  # so that nothing is known before anybody has asked
+        made = super().connect(*args)
+        self.listed = listed
+        return made
+
+
+@pytest.mark.parametrize("listed", [None, ["nonsense"]])
+async def test_a_server_that_lists_no_tools_is_not_asked_at_every_call(
+    tmp_path: Path, runner: str, listed: list[Any] | None
+) -> None:
+    upstream = Unlisted(listed)
+    told = call("start", modern=True, region="eu")
+    async with front(tmp_path, runner, upstream) as where:
+        for _ in range(5):
+            assert (await post(where, told)).status_code == 200
+            # Nobody can say whether this is true, and others may have routed by it.
+            answer = await post(where, told, modern_headers(told) | {"Mcp-Param-Region": "us"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
+    assert upstream.methods().count("tools/call") == 5
+    assert upstream.methods().count("tools/list") <= 2  # the list may have been forgotten meanwhile
+
+
 @pytest.mark.parametrize(
     "body", [b'{"id":1', b"[]", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"initialize"}', b'{"id":{}}']
 )

@@ -576,11 +576,16 @@ def test_questions_beyond_the_bound_are_refused_with_an_answer() -> None:
     assert (refusal["id"], refusal["error"]["code"]) == ("more", DENIED_CODE)
 
 
-@pytest.mark.parametrize(
-    ("id", "method"), [("x" * 2000, "ping"), (1, "m" * 300), (2**60, "ping"), (None, "ping"), (1, "tools/call")]
-)
+@pytest.mark.parametrize(("id", "method"), [("x" * 2000, "ping"), (1, "m" * 300), (2**60, "ping"), (None, "ping")])
 def test_a_server_message_out_of_bounds_is_dropped(id: Any, method: str) -> None:
     assert [type(c) for c in Relay().from_upstream(request(id, method))] == [Note]
+
+
+def test_a_server_that_calls_a_tool_is_told_that_there_are_none() -> None:
+    commands = Relay().from_upstream(request("s", "tools/call", name="a"))
+    (refusal,) = sent_to(ToUpstream, commands)
+    assert (refusal["id"], refusal["error"]["code"]) == ("s", -32601)
+    assert not sent_to(ToClient, commands)
 
 
 def test_a_call_is_given_time_while_the_server_reports_progress_or_waits_for_the_client() -> None:

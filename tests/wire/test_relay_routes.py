@@ -122,6 +122,14 @@ def test_progress_tokens_become_tickets_and_come_back() -> None:
     assert json.loads(progress.data)["params"] == {"progressToken": "mine", "progress": 1}
 
 
+def test_progress_of_a_cancelled_request_is_dropped() -> None:
+    relay = Relay(correlate=True)
+    ticket = sent(relay, request("a", _meta={"progressToken": "mine"})).ticket
+    relay.from_client(notification("notifications/cancelled", requestId="a"))
+    commands = relay.from_upstream(notification("notifications/progress", progressToken=ticket, progress=1))
+    assert not any(isinstance(command, Judge) for command in commands)
+
+
 def test_progress_of_nobody_is_dropped() -> None:
     relay = Relay(correlate=True)
     sent(relay, request("a"))
