@@ -183,7 +183,7 @@ def _clients(parser: Parser) -> list[argparse.Action]:
             default=[],
             metavar="ORIGIN",
             type=origin,
-            help="web pages that may call, e.g. https://app.example; may be repeated (default: this machine's)",
+            help="web pages that may call and read the answers, e.g. https://app.example; may be repeated",
         ),
         add(
             "--max-sessions",

@@ -58,8 +58,8 @@ FIELDS: Final = (
     ),
     Field("gateway", "allow_hosts", "a list of host names", "that of `public_url`", "further names to answer to"),
     Field(
-        "gateway", "allow_origins", "a list of origins such as `https://app.example.com`", "those on this machine",
-        "web pages that may call",
+        "gateway", "allow_origins", "a list of origins such as `https://app.example.com`", "none",
+        "web pages that may call and read the answers (CORS)",
     ),
     Field(
         "gateway", "audit", "a file", "one a day in the user's state directory",
