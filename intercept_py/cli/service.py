@@ -102,9 +102,6 @@ async def _serve(
 
 async def _relay(mount: Mount, limit: int, log: Log) -> int:
     """Between our stdin and stdout and a server that is elsewhere; the exit status."""
-    front = StdioFront(limit)
-    conversation = mount.converse(front, Caller(), session=True)
-    keeper = asyncio.ensure_future(mount.run())
     status, why = OK, "the client is done"
 
     def stop(signum: int) -> None:
@@ -112,11 +109,14 @@ async def _relay(mount: Mount, limit: int, log: Log) -> int:
         status, why = 128 + signum, "the proxy was told to stop"
         front.stop()
 
-    with site.signals(stop=stop, reload=lambda: mount.reload(force=True), log=log):
-        await front.run(conversation)
-    keeper.cancel()
-    await conversation.close()
-    await mount.close(why)
+    with StdioFront(limit, log) as front:
+        conversation = mount.converse(front, Caller(), session=True)
+        keeper = asyncio.ensure_future(mount.run())
+        with site.signals(stop=stop, reload=lambda: mount.reload(force=True), log=log):
+            await front.run(conversation)
+        keeper.cancel()
+        await conversation.close()
+        await mount.close(why)
     return status
 
 

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 
+from intercept_py.log import Log
 from intercept_py.model import RequestId
 from intercept_py.transports.conversation import Conversation, Event
 from intercept_py.transports.lines import LineReader
@@ -22,13 +23,17 @@ from intercept_py.wire.commands import ToClient
 _CHUNK = 65536
 _HIGH_WATER = 1024 * 1024
 _PENDING_GRACE = 5.0
-"""Seconds that a client which has closed its side may still wait for answers."""
+"""Seconds that a client which has closed its side may still wait for answers, and that it may take to read on."""
 
 
 class StdioFront:
-    """One client. Make its conversation with this as the front, then `run` it."""
+    """One client. Make its conversation with this as the front, `run` it, and close it, all within this as a context.
 
-    def __init__(self, limit: int) -> None:
+    Nothing waits for a client that does not read, to the end of the context; what it has not read by then is lost.
+    """
+
+    def __init__(self, limit: int, log: Log) -> None:
+        self._log = log
         self._reader = LineReader(limit)
         self._client = Outlet(1)
         self._polled = _may_be_polled(0)
@@ -39,22 +44,30 @@ class StdioFront:
         self._stopped = False
         self._loop = asyncio.get_running_loop()
         self._conversation: Conversation | None = None
+        self._blocking = [(fd, os.get_blocking(fd)) for fd in (0, 1)]
+
+    def __enter__(self) -> StdioFront:
+        for fd, _ in self._blocking:
+            os.set_blocking(fd, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client.buffer:
+            self._log("warn", f"the client does not read: {len(self._client.buffer)} bytes of answers are lost")
+            self._client.buffer.clear()
+        self._eof = True
+        self._watch()
+        for fd, was in self._blocking:  # the client's terminal or file may be shared with others
+            os.set_blocking(fd, was)
 
     async def run(self, conversation: Conversation) -> None:
         """Relay until the client is done, the server is gone or `stop` is called."""
         self._conversation = conversation
-        blocking = [(fd, os.get_blocking(fd)) for fd in (0, 1)]
-        for fd, _ in blocking:
-            os.set_blocking(fd, False)
-        try:
-            self._watch()
-            await self._done.wait()
-            await self._answers()
-        finally:
-            self._eof = True
-            self._watch()
-            for fd, was in blocking:  # the client's terminal or file may be shared with others
-                os.set_blocking(fd, was)
+        self._watch()
+        await self._done.wait()
+        await self._answers()
+        self._eof = True
+        self._watch()
 
     def stop(self) -> None:
         """End `run`, without waiting for anything."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,13 +23,14 @@ pytestmark = pytest.mark.anyio
 PYTHON = [sys.executable, "-m", "intercept_py"]
 MAIN = "; import sys; from intercept_py.__main__ import main; sys.exit(main())"
 WITHOUT_UVLOOP = [sys.executable, "-c", f"import sys; sys.modules['uvloop'] = None{MAIN}"]
-PATIENT = [
-    sys.executable,
-    "-c",
-    f"from intercept_py.transports import stdio_front as it; it._PENDING_GRACE = 1e9{MAIN}",
-]
+PATIENT, IMPATIENT = (
+    [sys.executable, "-c", f"from intercept_py.transports import stdio_front as it; it._PENDING_GRACE = {grace}{MAIN}"]
+    for grace in (1e9, 0)
+)
 REQUESTS = [{"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": MODERN_META}} for id in ("a", "b")]
 LINES = "".join(f"{json.dumps(request)}\n" for request in REQUESTS)
+TEXT = "x" * 500_000
+"""More than a pipe holds, and less than has the proxy stop reading."""
 
 
 @pytest.fixture(params=[PYTHON, WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
@@ -40,6 +42,11 @@ def program(request: pytest.FixtureRequest) -> list[str]:
 
 async def answer(seen: Seen, writer: asyncio.StreamWriter) -> None:
     writer.write(json_answer(b'{"jsonrpc":"2.0","id":%d,"result":{}}' % json.loads(seen.body)["id"]))
+
+
+async def answer_much(seen: Seen, writer: asyncio.StreamWriter) -> None:
+    body = {"jsonrpc": "2.0", "id": json.loads(seen.body)["id"], "result": {"text": TEXT}}
+    writer.write(json_answer(json.dumps(body).encode()))
 
 
 @asynccontextmanager
@@ -90,14 +97,9 @@ async def test_answers_may_go_nowhere(program: list[str], tmp_path: Path) -> Non
 
 
 async def test_an_answer_that_the_client_reads_late_is_not_cut_off(program: list[str], tmp_path: Path) -> None:
-    text, audit = "x" * 4_000_000, tmp_path / "audit.jsonl"
-
-    async def much(seen: Seen, writer: asyncio.StreamWriter) -> None:
-        body = {"jsonrpc": "2.0", "id": json.loads(seen.body)["id"], "result": {"text": text}}
-        writer.write(json_answer(json.dumps(body).encode()))
-
+    audit = tmp_path / "audit.jsonl"
     async with (
-        RawServer(much) as server,
+        RawServer(answer_much) as server,
         proxy(program, tmp_path, server.url, subprocess.PIPE, subprocess.PIPE) as process,
     ):
         assert process.stdin is not None
@@ -108,7 +110,49 @@ async def test_an_answer_that_the_client_reads_late_is_not_cut_off(program: list
             await asyncio.sleep(0.01)
         answered = json.loads(await process.stdout.read())
         assert await process.wait() == 0
-    assert answered["result"]["text"] == text
+    assert answered["result"]["text"] == TEXT
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe to write to that nobody reads."""
+    reading, writing = os.pipe()
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "status"),
+    [(PATIENT, signal.SIGTERM, 143), (IMPATIENT, None, 0)],
+    ids=["a signal", "the end of input"],
+)
+async def test_a_client_that_does_not_read_cannot_keep_it_from_ending(
+    program: list[str], number: signal.Signals | None, status: int, unread: int, tmp_path: Path
+) -> None:
+    audit = tmp_path / "audit.jsonl"
+
+    async def hold_the_first(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        if len(server.seen) == 1:
+            await asyncio.Event().wait()
+        await answer_much(seen, writer)
+
+    async with (
+        RawServer(hold_the_first) as server,
+        proxy(program, tmp_path, server.url, subprocess.PIPE, unread) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write(LINES.encode())
+        while not audit.exists() or b'"outcome"' not in audit.read_bytes():
+            await asyncio.sleep(0.01)
+        if number is None:
+            process.stdin.close()
+        else:
+            process.send_signal(number)
+        assert await process.wait() == status
+    records = [json.loads(line) for line in audit.read_bytes().splitlines()]
+    assert [one["event"] for one in records] == ["start", "decision", "decision", "outcome", "outcome", "stop"]
+    assert "bytes of answers are lost" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
