@@ -75,11 +75,21 @@ class StdioFront:
         self._done.set()
 
     async def _answers(self) -> None:
-        """Wait for what was asked before the client closed its side, and until it has read that."""
+        """Wait for what was asked before the client closed its side, and for as long as it reads what there is."""
         assert self._conversation is not None
-        until = self._loop.time() + _PENDING_GRACE
-        while (self._conversation.waiting or self._client.buffer) and not self._stopped and self._loop.time() < until:
+        now = self._loop.time()
+        answered_by = read_by = now + _PENDING_GRACE
+        unread = 0
+        while not self._stopped:
+            before, unread = unread, len(self._client.buffer)
+            if unread < before or not before:  # it reads, or had nothing to read
+                read_by = now + _PENDING_GRACE
+            waits = self._conversation.waiting and now < answered_by
+            reads = unread and now < read_by
+            if not waits and not reads:
+                return
             await asyncio.sleep(0.01)
+            now = self._loop.time()
 
     # ---- what the conversation tells us, see `Front`
 
@@ -102,8 +112,10 @@ class StdioFront:
         """It is the link that resumes streams, where the client cannot."""
 
     def gone(self, why: str) -> None:
-        """See `Front`."""
-        self.stop()
+        """See `Front`. The client may still read what it was sent, and asks nobody any more."""
+        self._eof = True
+        self._watch()
+        self._done.set()
 
     # ---- moving bytes
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,10 +23,8 @@ pytestmark = pytest.mark.anyio
 PYTHON = [sys.executable, "-m", "intercept_py"]
 MAIN = "; import sys; from intercept_py.__main__ import main; sys.exit(main())"
 WITHOUT_UVLOOP = [sys.executable, "-c", f"import sys; sys.modules['uvloop'] = None{MAIN}"]
-PATIENT, IMPATIENT = (
-    [sys.executable, "-c", f"from intercept_py.transports import stdio_front as it; it._PENDING_GRACE = {grace}{MAIN}"]
-    for grace in (1e9, 0)
-)
+GRACE = "from intercept_py.transports import stdio_front as it; it._PENDING_GRACE"
+PATIENT, IMPATIENT = ([sys.executable, "-c", f"{GRACE} = {grace}{MAIN}"] for grace in (1e9, 0))
 REQUESTS = [{"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"_meta": MODERN_META}} for id in ("a", "b")]
 LINES = "".join(f"{json.dumps(request)}\n" for request in REQUESTS)
 TEXT = "x" * 500_000
@@ -51,11 +49,11 @@ async def answer_much(seen: Seen, writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def proxy(
-    program: Sequence[str], folder: Path, url: str, stdin: int | IO[Any], stdout: int | IO[Any]
+    program: Sequence[str], folder: Path, url: str, stdin: int | IO[Any], stdout: int | IO[Any], *more: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The proxy between these and the server at `url`."""
     (folder / "policy.yaml").write_text("default: allow\n")
-    options = ("-c", str(folder / "policy.yaml"), "--audit", str(folder / "audit.jsonl"), "--upstream", url)
+    options = ("-c", str(folder / "policy.yaml"), "--audit", str(folder / "audit.jsonl"), "--upstream", url, *more)
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *program, "run", *options, stdin=stdin, stdout=stdout, stderr=log
@@ -114,12 +112,64 @@ async def test_an_answer_that_the_client_reads_late_is_not_cut_off(program: list
 
 
 @pytest.fixture
-def unread() -> Iterator[int]:
-    """A pipe to write to that nobody reads."""
+def pipe() -> Iterator[tuple[int, int]]:
+    """What a client reads when it likes to, and where the proxy writes to."""
     reading, writing = os.pipe()
-    yield writing
+    yield reading, writing
     os.close(reading)
-    os.close(writing)
+    with suppress(OSError):  # closed already
+        os.close(writing)
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_its_answer(pipe: tuple[int, int], tmp_path: Path) -> None:
+    program = [sys.executable, "-c", f"{GRACE} = 2{MAIN}"]
+    reading, writing = pipe
+    read = b""
+    async with RawServer(answer_much) as server, proxy(program, tmp_path, server.url, subprocess.PIPE, writing) as it:
+        os.close(writing)
+        assert it.stdin is not None
+        it.stdin.write(json.dumps(REQUESTS[0]).encode())
+        it.stdin.close()
+        while part := await asyncio.to_thread(os.read, reading, 20_000):
+            read += part
+            await asyncio.sleep(0.15)  # longer than the grace in all, and far shorter each time
+        assert await it.wait() == 0
+    assert json.loads(read)["result"]["text"] == TEXT
+
+
+async def test_what_a_server_said_before_it_was_gone_can_still_be_read(pipe: tuple[int, int], tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    streams: list[asyncio.StreamWriter] = []
+
+    async def end_after_an_answer(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        if seen.method == "GET":
+            streams.append(writer)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: endpoint\ndata: /m\n\n")
+            await asyncio.Event().wait()
+        writer.write(json_answer(b"", status="202 Accepted"))
+        asked = json.loads(seen.body)
+        if asked["method"] == "ping":
+            body = {"jsonrpc": "2.0", "id": asked["id"], "result": {"text": TEXT}}
+            streams[0].write(f"event: message\ndata: {json.dumps(body)}\n\n".encode())
+        else:
+            streams[0].close()
+
+    reading, writing = pipe
+    async with (
+        RawServer(end_after_an_answer) as server,
+        proxy(PATIENT, tmp_path, server.url, subprocess.PIPE, writing, "--transport", "sse") as process,
+    ):
+        os.close(writing)
+        assert process.stdin is not None
+        process.stdin.write(b'{"jsonrpc":"2.0","id":"a","method":"ping"}\n')
+        process.stdin.write(b'{"jsonrpc":"2.0","id":"b","method":"resources/list"}\n')
+        while not audit.exists() or audit.read_bytes().count(b'"outcome"') < 2:
+            await asyncio.sleep(0.01)
+        with os.fdopen(os.dup(reading), "rb") as stdout:
+            first, second = [json.loads(line) for line in await asyncio.to_thread(stdout.readlines)]
+        assert await process.wait() == 0
+    assert (first["id"], first["result"]["text"]) == ("a", TEXT)
+    assert (second["id"], "ended its event stream" in second["error"]["message"]) == ("b", True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +178,7 @@ def unread() -> Iterator[int]:
     ids=["a signal", "the end of input"],
 )
 async def test_a_client_that_does_not_read_cannot_keep_it_from_ending(
-    program: list[str], number: signal.Signals | None, status: int, unread: int, tmp_path: Path
+    program: list[str], number: signal.Signals | None, status: int, pipe: tuple[int, int], tmp_path: Path
 ) -> None:
     audit = tmp_path / "audit.jsonl"
 
@@ -139,7 +189,7 @@ async def test_a_client_that_does_not_read_cannot_keep_it_from_ending(
 
     async with (
         RawServer(hold_the_first) as server,
-        proxy(program, tmp_path, server.url, subprocess.PIPE, unread) as process,
+        proxy(program, tmp_path, server.url, subprocess.PIPE, pipe[1]) as process,
     ):
         assert process.stdin is not None
         process.stdin.write(LINES.encode())
