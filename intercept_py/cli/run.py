@@ -27,7 +27,7 @@ from intercept_py.cli.arguments import (
     server_name,
     state_url,
 )
-from intercept_py.errors import AuditError, InterceptError, PolicyError, StateError, UpstreamError
+from intercept_py.errors import AuditError, PolicyError, StateError, UpstreamError
 from intercept_py.log import Log
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
@@ -69,12 +69,6 @@ def main(argv: list[str]) -> int:
 def _wrap(options: Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log) -> int:
     """From stdio to stdio: the client and a child of ours."""
     server = server_name(command)
-    try:
-        telemetry = _telemetry(log)
-    except InterceptError as exc:
-        log("error", str(exc))
-        return CANNOT_CREATE
-    observer = None if telemetry is None else telemetry.watch(server, policy, "pipe")
     with Signals() as signals:
         try:
             audit.append(start_record(timestamp(time.time()), server, policy.revision, __version__))
@@ -94,19 +88,21 @@ def _wrap(options: Namespace, command: list[str], policy: Policy, counters: Defe
         # Imported while the server starts, so that neither has to wait for the other.
         from intercept_py.cli.session import relay
 
+        telemetry = _telemetry(log)
+        observer = None if telemetry is None else telemetry.watch(server, policy, "pipe")
         status = relay(options, policy, counters, audit, server, child, signals, log, observer)
-        if telemetry is not None:
-            telemetry.close()
-        return status
+    if telemetry is not None:  # a signal ends that now
+        telemetry.close()
+    return status
 
 
 def _telemetry(log: Log) -> Telemetry | None:
-    """What sends, where the environment asks for it. Raises `TelemetryError`."""
+    """What sends, where the environment asks for it."""
     if not any(name.startswith("OTEL_") for name in os.environ):
         return None
-    from intercept_py.telemetry import open_telemetry
+    from intercept_py.telemetry import open_for_stdio
 
-    return open_telemetry(os.environ, __version__, log)
+    return open_for_stdio(os.environ, __version__, log)
 
 
 def _has_standard_streams() -> bool:

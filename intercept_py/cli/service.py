@@ -28,7 +28,7 @@ from intercept_py.log import Log
 from intercept_py.model import Caller
 from intercept_py.policy.rules import Policy
 from intercept_py.state.deferred import Deferred
-from intercept_py.telemetry import open_telemetry
+from intercept_py.telemetry import open_for_stdio, open_telemetry
 from intercept_py.transports.http_address import parse_url
 from intercept_py.transports.http_gateway import Settings as HttpSettings
 from intercept_py.transports.http_service import bind
@@ -57,7 +57,8 @@ async def _serve(
     options: argparse.Namespace, command: list[str], policy: Policy, counters: Deferred, audit: AuditLog, log: Log
 ) -> int:
     server = server_name(command) if command else _url_name(options.upstream)
-    telemetry = open_telemetry(os.environ, __version__, log)
+    begin = open_for_stdio if options.listen is None else open_telemetry
+    telemetry = begin(os.environ, __version__, log)
     upstream = _upstream(options, command, log)
     listener = door = None
     try:
@@ -80,8 +81,8 @@ async def _serve(
         observer = None if telemetry is None else telemetry.watch(server, policy, "pipe")
         mount = Mount(server, policy, watch, counters, audit, upstream, log, settings, observer=observer)
         status = await _relay(mount, options.max_message_bytes, log)
-        if telemetry is not None:
-            await asyncio.to_thread(telemetry.close)
+        if telemetry is not None:  # nothing else is left to do, and a signal ends that now
+            telemetry.close()
         return status
     if (warning := policy_file.warning_of_sessions(options.config, policy)) is not None:
         log("warn", warning)

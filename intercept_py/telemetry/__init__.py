@@ -6,7 +6,7 @@ Above: the gateway.
 
 from __future__ import annotations
 
-__all__ = ["Signals", "Telemetry", "TelemetryError", "open_telemetry", "signals"]
+__all__ = ["Signals", "Telemetry", "TelemetryError", "open_for_stdio", "open_telemetry", "signals"]
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -21,6 +21,10 @@ from intercept_py.policy.rules import Policy
 
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_LAST_WORDS: Final = 3.0
+"""Seconds at the end to send what is left."""
+_LAST_WORDS_ON_STDIO: Final = 1.0
+"""A client gives its server about two seconds to end."""
 
 
 class TelemetryError(InterceptError):
@@ -46,14 +50,28 @@ class Telemetry(Protocol):
         """The observer for one server's conversations. `transport` to the client: `tcp` (HTTP) or `pipe` (stdio)."""
 
     def close(self) -> None:
-        """Send what there is. Takes a few seconds at most, whatever the collector does."""
+        """Send what there is. Takes a moment at most, whatever the collector does."""
 
 
 class _Otel(Protocol):
-    def start(self, wanted: Signals, version: str, log: Log) -> Telemetry: ...
+    def start(self, wanted: Signals, version: str, log: Log, last_words: float) -> Telemetry: ...
 
 
-def open_telemetry(environ: Mapping[str, str], version: str, log: Log) -> Telemetry | None:
+def open_for_stdio(environ: Mapping[str, str], version: str, log: Log) -> Telemetry | None:
+    """As `open_telemetry` for a proxy that its client starts, where what cannot be done is only said.
+
+    Its variables are the client's as well, and may be meant for others.
+    """
+    try:
+        return open_telemetry(environ, version, log, _LAST_WORDS_ON_STDIO)
+    except TelemetryError as exc:
+        log("warn", f"telemetry: nothing is sent: {exc}")
+        return None
+
+
+def open_telemetry(
+    environ: Mapping[str, str], version: str, log: Log, last_words: float = _LAST_WORDS
+) -> Telemetry | None:
     """Begin to send if the environment asks for it. `environ` must be that of the process: the library reads it, too.
 
     Raises `TelemetryError` where it asks for what cannot be done.
@@ -70,7 +88,7 @@ def open_telemetry(environ: Mapping[str, str], version: str, log: Log) -> Teleme
             "variables `OTEL_...` ask for OpenTelemetry, which is not installed: install `intercept-py[otel]`, or set "
             "`OTEL_SDK_DISABLED=true`"
         ) from None
-    return otel.start(wanted, version, log)
+    return otel.start(wanted, version, log, last_words)
 
 
 def signals(environ: Mapping[str, str]) -> Signals:

@@ -38,8 +38,6 @@ Attributes: TypeAlias = dict[str, str]
 
 _BUCKETS: Final = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300]
 """Those of the conventions."""
-_LAST_WORDS: Final = 3.0
-"""Seconds to send what is left."""
 _RESERVED: Final = range(-32768, -31999)
 """The codes of JSON-RPC 2.0 (section 5.1): a bounded number. Servers choose others as they like."""
 _LOGGER: Final = logging.getLogger("opentelemetry")
@@ -47,15 +45,16 @@ _ROOT: Final = Context()
 _W3C: Final = TraceContextTextMapPropagator()
 
 
-def start(wanted: Signals, version: str, log: Log) -> Otel:
+def start(wanted: Signals, version: str, log: Log, last_words: float) -> Otel:
     """Begin to send what is wanted, to where the environment says. Raises `TelemetryError`.
 
-    Nothing global is set but the logger `opentelemetry`, which speaks through `log` from now on.
+    At the end there are `last_words` seconds to send what is left. Nothing global is set but the logger
+    `opentelemetry`, which speaks through `log` from now on.
     """
     _LOGGER.handlers = [_Handler(log)]
     _LOGGER.propagate = False
     try:
-        return Otel(wanted, version, log)
+        return Otel(wanted, version, log, last_words)
     except Exception as exc:  # the library reads the variables; what it says of them may be a secret
         raise TelemetryError(
             f"OpenTelemetry cannot be started ({type(exc).__name__}): look at the variables `OTEL_...`"
@@ -65,10 +64,11 @@ def start(wanted: Signals, version: str, log: Log) -> Otel:
 class Otel:
     """Sends in threads of its own what the observers that it gives have seen. A full queue loses the oldest."""
 
-    def __init__(self, wanted: Signals, version: str, log: Log) -> None:
+    def __init__(self, wanted: Signals, version: str, log: Log, last_words: float) -> None:
         own = Resource({SERVICE_NAME: "intercept-py", SERVICE_VERSION: version})
         resource = Resource.create().merge(own).merge(OTELResourceDetector().detect())
         self._log = log
+        self._last_words = last_words
         self._endings: list[Callable[[], Any]] = []
         self._tracer: Tracer | None = None
         self._duration: Histogram | None = None
@@ -99,11 +99,11 @@ class Otel:
         self._endings.clear()
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + _LAST_WORDS
+        deadline = time.monotonic() + self._last_words
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in threads):
-            self._log("warn", f"telemetry: what could not be sent within {_LAST_WORDS:.0f} s is lost")
+            self._log("warn", f"telemetry: what could not be sent within {self._last_words:.0f} s is lost")
         _LOGGER.handlers = [logging.NullHandler()]  # threads that are still alive have nothing to say any more
 
 
