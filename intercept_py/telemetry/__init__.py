@@ -81,12 +81,12 @@ def open_telemetry(
         return None
     try:
         otel = cast(_Otel, import_module("intercept_py.telemetry.otel"))
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:  # it is missing, or versions of its parts do not fit together
         if not str(exc.name).startswith(("opentelemetry", "google", "requests")):
             raise
         raise TelemetryError(
-            "variables `OTEL_...` ask for OpenTelemetry, which is not installed: install `intercept-py[otel]`, or set "
-            "`OTEL_SDK_DISABLED=true`"
+            "variables `OTEL_...` ask for OpenTelemetry, which is not installed, or not as a whole: install "
+            "`intercept-py[otel]`, or set `OTEL_SDK_DISABLED=true`"
         ) from None
     return otel.start(wanted, version, log, last_words)
 
