@@ -67,6 +67,12 @@ async def proxy(
             await process.communicate()  # which waits for the end of a pipe that nobody reads, too
 
 
+async def recorded(audit: Path, outcomes: int) -> None:
+    """Wait for what another process writes to a file, of which no event tells."""
+    while not audit.exists() or audit.read_bytes().count(b'"outcome"') < outcomes:
+        await asyncio.sleep(0.01)
+
+
 async def test_the_end_of_input_at_once_is_the_end(program: list[str], tmp_path: Path) -> None:
     async with proxy(program, tmp_path, "http://127.0.0.1:1/", subprocess.DEVNULL, subprocess.PIPE) as process:
         said, _ = await process.communicate()
@@ -104,8 +110,7 @@ async def test_an_answer_that_the_client_reads_late_is_not_cut_off(program: list
         assert process.stdout is not None
         process.stdin.write(json.dumps(REQUESTS[0]).encode())
         process.stdin.close()
-        while not audit.exists() or b'"outcome"' not in audit.read_bytes():
-            await asyncio.sleep(0.01)
+        await recorded(audit, 1)
         answered = json.loads(await process.stdout.read())
         assert await process.wait() == 0
     assert answered["result"]["text"] == TEXT
@@ -163,8 +168,7 @@ async def test_what_a_server_said_before_it_was_gone_can_still_be_read(pipe: tup
         assert process.stdin is not None
         process.stdin.write(b'{"jsonrpc":"2.0","id":"a","method":"ping"}\n')
         process.stdin.write(b'{"jsonrpc":"2.0","id":"b","method":"resources/list"}\n')
-        while not audit.exists() or audit.read_bytes().count(b'"outcome"') < 2:
-            await asyncio.sleep(0.01)
+        await recorded(audit, 2)
         with os.fdopen(os.dup(reading), "rb") as stdout:
             first, second = [json.loads(line) for line in await asyncio.to_thread(stdout.readlines)]
         assert await process.wait() == 0
@@ -193,8 +197,7 @@ async def test_a_client_that_does_not_read_cannot_keep_it_from_ending(
     ):
         assert process.stdin is not None
         process.stdin.write(LINES.encode())
-        while not audit.exists() or b'"outcome"' not in audit.read_bytes():
-            await asyncio.sleep(0.01)
+        await recorded(audit, 1)
         if number is None:
             process.stdin.close()
         else:
